@@ -3,6 +3,8 @@ package config
 import (
 	"net/url"
 	"time"
+
+	"github.com/nats-io/jwt/v2"
 )
 
 // PortRandom asks for any free port. It is what -1 means in a file or a flag.
@@ -19,7 +21,8 @@ const (
 type Config struct {
 	File     string   // path of the configuration file, "" when there was none
 	Digest   string   // "sha256:..." of the file's values, "" without a file
-	Warnings []string // what was accepted and will not do what it says; to be logged at start
+	Warnings []string // known fields without effect in this server; to be logged at start
+	Misuses  []string // values nats-server warns about; to be logged at start, and -t refuses them
 
 	ServerName     string // "" asks the server to make one up
 	ServerTags     []string
@@ -178,15 +181,21 @@ type Import struct {
 
 // Operator is operator mode: users prove themselves by JWTs which chain up to these keys.
 type Operator struct {
-	TrustedKeys     []string // public operator keys, with signing keys
-	JWTs            []string // operator JWTs as configured
-	ResolverType    string   // "MEMORY", "URL", "FULL", "CACHE"
-	ResolverURL     string
-	ResolverDir     string
-	ResolverOptions map[string]any
-	Preload         map[string]string // account public key to account JWT
-	PinnedAccounts  []string
-	DefaultSentinel string
+	TrustedKeys    []string // public keys whose signatures under account JWTs count
+	JWTs           []string // operator JWTs as configured, may be none
+	Claims         []*jwt.OperatorClaims
+	Preload        map[string]string // account public key to account JWT
+	PinnedAccounts []string          // if any: the only accounts that may connect
+
+	ResolverType     string // one of the Resolver constants, "" when accounts cannot be looked up
+	ResolverURL      string
+	ResolverTLS      *TLS
+	ResolverDir      string
+	ResolverDelete   bool
+	ResolverLimit    int
+	ResolverTTL      time.Duration
+	ResolverInterval time.Duration
+	ResolverTimeout  time.Duration
 }
 
 // JetStream is the storage side of the server.
@@ -243,6 +252,8 @@ type Monitor struct {
 	Port      int
 	HTTPSPort int
 	BasePath  string
+	// Optional is true when nobody asked for monitoring: a busy port then only costs a warning.
+	Optional bool
 }
 
 // Enabled says whether there shall be a monitoring listener.

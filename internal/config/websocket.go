@@ -1,0 +1,92 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// websocket reads the listener for browsers.
+func (l *loader) websocket(v value) {
+	if _, ok := v.raw.(map[string]any); !ok {
+		l.fail(v, "Expected websocket to be a map, got %s", v)
+		return
+	}
+	w := &l.cfg.WebSocket
+	l.block(v, fields{
+		"listen":      l.listen(&w.Host, &w.Port),
+		"port":        l.port(&w.Port),
+		"host net":    l.str(&w.Host),
+		"advertise":   l.str(&w.Advertise),
+		"no_tls":      l.boolean(&w.NoTLS),
+		"tls":         l.tlsInto(&w.TLS, serverSide),
+		"same_origin": l.boolean(&w.SameOrigin),
+		"allowed_origins allowed_origin allow_origins allow_origin origins origin": l.strs(&w.AllowedOrigins),
+		"handshake_timeout":            l.duration(&w.HandshakeTimeout),
+		"compress compression":         l.boolean(&w.Compression),
+		"authorization authentication": l.websocketAuth,
+		"jwt_cookie":                   l.str(&w.JWTCookie),
+		"user_cookie":                  l.str(&w.UserCookie),
+		"pass_cookie":                  l.str(&w.PassCookie),
+		"token_cookie":                 l.str(&w.TokenCookie),
+		"no_auth_user":                 l.str(&w.NoAuthUser),
+		"headers":                      l.strMap(&w.Headers),
+		"ping_interval":                l.duration(&w.PingInterval),
+	}, unknownField)
+}
+
+func (l *loader) websocketAuth(v value) {
+	if !l.isBlock(v, v.key) {
+		return
+	}
+	w := &l.cfg.WebSocket
+	l.block(v, fields{
+		"user username": l.str(&w.User),
+		"pass password": l.str(&w.Password),
+		"token":         l.str(&w.Token),
+		"timeout":       l.timeout(&w.AuthTimeout, "authorization"),
+	}, unknownField)
+}
+
+// checkWebSocket judges the listener, if there is one.
+func (c *Config) checkWebSocket() error {
+	w := &c.WebSocket
+	if w.Port == 0 {
+		return nil
+	}
+	if w.TLS == nil && !w.NoTLS {
+		return errors.New("websocket requires TLS configuration")
+	}
+	for _, o := range w.AllowedOrigins {
+		u, err := url.ParseRequestURI(o)
+		switch {
+		case err != nil:
+			return fmt.Errorf("unable to parse allowed origin: %v", err)
+		case u.Scheme != "http" && u.Scheme != "https":
+			return fmt.Errorf("unable to parse allowed origin %q: allowed origins must be absolute URLs with http or https scheme", o)
+		case u.Host == "":
+			return fmt.Errorf("unable to parse allowed origin %q: host is required", o)
+		}
+	}
+	if err := c.checkNoAuthUser(w.NoAuthUser); err != nil {
+		return err
+	}
+	switch users := len(c.AllUsers()) > 0; {
+	case users && w.User != "":
+		return errors.New("websocket authentication username not compatible with presence of users/nkeys")
+	case users && w.Token != "":
+		return errors.New("websocket authentication token not compatible with presence of users/nkeys")
+	case w.JWTCookie != "" && c.Operator == nil:
+		return fmt.Errorf("trusted operators or trusted keys configuration is required for JWT authentication via cookie %q", w.JWTCookie)
+	}
+	for key := range w.Headers {
+		switch k := strings.ToLower(key); {
+		case strings.HasPrefix(k, "sec-websocket-"):
+			return fmt.Errorf("websocket: invalid header %q, \"Sec-WebSocket-\" prefix not allowed", key)
+		case k == "host", k == "content-length", k == "connection", k == "upgrade", k == "nats-no-masking":
+			return fmt.Errorf("websocket: invalid header %q not allowed", key)
+		}
+	}
+	return nil
+}
