@@ -29,6 +29,9 @@ func (c *StreamConfig) Engine() string {
 	return c.Storage.String()
 }
 
+// Compressed tells whether stored messages are to be compressed.
+func (c *StreamConfig) Compressed() bool { return c.Compression != NoCompression }
+
 // StaleReads tells whether default reads may be served without asking for the read index.
 func (c *StreamConfig) StaleReads() bool { return c.Metadata[MetadataReads] == ReadsStale }
 

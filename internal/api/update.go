@@ -7,41 +7,41 @@ import (
 	"github.com/cleatkv/cleat/internal/subject"
 )
 
-// CheckUpdate judges whether a stream may change from one normalised configuration to another,
-// and returns the one to store.
-func CheckUpdate(old, updated StreamConfig) (StreamConfig, *Error) {
+// CheckUpdate judges whether a stream may change from one normalised configuration to another, and
+// completes the new one with what follows from the change.
+func CheckUpdate(old, updated *StreamConfig) *Error {
 	const cannot = "stream configuration update can not "
 	workqueue := old.Retention == WorkQueueRetention || updated.Retention == WorkQueueRetention
 	switch {
 	case old.Name != updated.Name:
-		return updated, invalid("stream configuration name must match original")
+		return invalid("stream configuration name must match original")
 	case old.Storage != updated.Storage, old.Engine() != updated.Engine():
-		return updated, invalid(cannot + "change storage type")
+		return invalid(cannot + "change storage type")
 	case old.Retention != updated.Retention && workqueue:
-		return updated, invalid(cannot + "change retention policy to/from workqueue")
+		return invalid(cannot + "change retention policy to/from workqueue")
 	case old.Sealed && !updated.Sealed:
-		return updated, invalid(cannot + "unseal a sealed stream")
+		return invalid(cannot + "unseal a sealed stream")
 	case old.DenyDelete && !updated.DenyDelete && !updated.Sealed:
-		return updated, invalid(cannot + "cancel deny message deletes")
+		return invalid(cannot + "cancel deny message deletes")
 	case old.DenyPurge && !updated.DenyPurge && !updated.Sealed:
-		return updated, invalid(cannot + "cancel deny purge")
+		return invalid(cannot + "cancel deny purge")
 	case updated.Mirror != nil && !jsonEqual(old.Mirror, updated.Mirror):
-		return updated, ErrMirrorNotUpdatable
+		return ErrMirrorNotUpdatable
 	case old.AllowMsgTTL && !updated.AllowMsgTTL:
-		return updated, invalid("message TTL status can not be disabled")
+		return invalid("message TTL status can not be disabled")
 	case old.AllowMsgCounter != updated.AllowMsgCounter:
-		return updated, invalid(cannot + "change message counter setting")
+		return invalid(cannot + "change message counter setting")
 	case old.AllowMsgSchedules && !updated.AllowMsgSchedules:
-		return updated, invalid("message schedules can not be disabled")
+		return invalid("message schedules can not be disabled")
 	case old.PersistMode != updated.PersistMode:
-		return updated, invalid(cannot + "change persist mode")
+		return invalid(cannot + "change persist mode")
 	case old.Replicas != updated.Replicas && !jsonEqual(old.Placement, updated.Placement):
-		return updated, ErrMoveAndScale
+		return ErrMoveAndScale
 	}
 	if updated.Sealed {
 		updated.seal()
 	}
-	return updated, nil
+	return nil
 }
 
 // seal makes the configuration of a stream that nothing enters or leaves any more.
@@ -55,10 +55,11 @@ func (c *StreamConfig) seal() {
 // ConfigEqual tells whether two normalised configurations are the same to a client: creating a
 // stream again is answered like the first time if they are. The server's own metadata does not
 // count.
-func ConfigEqual(a, b StreamConfig) bool {
-	a.Metadata = WithoutServerMetadata(a.Metadata)
-	b.Metadata = WithoutServerMetadata(b.Metadata)
-	return jsonEqual(a, b)
+func ConfigEqual(a, b *StreamConfig) bool {
+	x, y := *a, *b
+	x.Metadata = WithoutServerMetadata(a.Metadata)
+	y.Metadata = WithoutServerMetadata(b.Metadata)
+	return jsonEqual(x, y)
 }
 
 // jsonEqual compares values by what of them a client would see.
