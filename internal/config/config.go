@@ -150,6 +150,7 @@ type Permissions struct {
 }
 
 // SubjectPermission lists subjects; those of subscribers may have the form "subject queue".
+// No Allow at all (nil) means everything, an empty one nothing; Deny wins.
 type SubjectPermission struct{ Allow, Deny []string }
 
 // ResponsePermission lets a client publish to the reply subjects of messages it received.

@@ -91,6 +91,9 @@ func (v value) elements() []value {
 	out := make([]value, len(list))
 	for i, e := range list {
 		out[i] = newValue(v.key, e, v.at)
+		if m := out[i].members(); len(m) > 0 {
+			out[i].at = m[0].at // The parser has the end of a block; its first field says more.
+		}
 	}
 	return out
 }
