@@ -1,0 +1,154 @@
+// Package index is the ordered in-memory index that the memory and filelog engines share. It finds
+// messages by sequence, subject, wildcard, time and expiry, and keeps the auxiliary records; where
+// the messages' bytes are is a Loc, whose meaning is the engine's.
+//
+// An Index is a persistent data structure: Clone is O(1), and changes to the clone copy the nodes
+// they touch. An engine publishes an Index by an atomic pointer and never changes it afterwards;
+// its readers need no lock, see one state for as long as they hold it, and may take their time. A
+// change is made to a clone, and published or dropped.
+package index
+
+import (
+	"fmt"
+
+	"github.com/cleatkv/cleat/internal/storage"
+)
+
+// Loc says where a message's bytes are.
+type Loc struct {
+	Block  uint32
+	Offset uint32
+	Len    uint32
+}
+
+// Entry is what the index knows of a message.
+type Entry struct {
+	Seq     uint64
+	Time    int64
+	Expires int64
+	Size    uint64 // storage.Message.Size
+	Loc     Loc
+	Subject string
+}
+
+// Index is the index of one stream. The zero value is not usable; see New.
+type Index struct {
+	seqs     seqTree
+	subjects subjectTree
+	expiry   expiryTree
+	aux      auxTree
+
+	bytes    uint64
+	lastSeq  uint64
+	lastTime int64
+	applied  storage.Applied
+}
+
+// New returns an empty index.
+func New() *Index {
+	return &Index{
+		seqs:     newSeqTree(),
+		subjects: newSubjectTree(),
+		expiry:   newExpiryTree(),
+		aux:      newAuxTree(),
+	}
+}
+
+// Clone returns an index that can be changed. x must not be changed any more.
+func (x *Index) Clone() *Index {
+	c := *x
+	c.seqs = x.seqs.clone()
+	c.subjects = x.subjects.clone()
+	c.expiry = x.expiry.clone()
+	c.aux = x.aux.clone()
+	return &c
+}
+
+// Append adds an entry at the end.
+func (x *Index) Append(e Entry) error {
+	if e.Seq <= x.lastSeq {
+		return fmt.Errorf("storage: append of sequence %d after %d", e.Seq, x.lastSeq)
+	}
+	if e.Time <= x.lastTime && x.lastTime != 0 {
+		return fmt.Errorf("storage: append of sequence %d: time %d is not after %d", e.Seq, e.Time, x.lastTime)
+	}
+	x.seqs.append(e)
+	x.subjects.add(e.Subject, e.Seq)
+	if e.Expires > 0 {
+		x.expiry.set(expiry{at: e.Expires, seq: e.Seq})
+	}
+	x.bytes += e.Size
+	x.lastSeq = e.Seq
+	x.lastTime = e.Time
+	return nil
+}
+
+// Remove drops the entry of seq and returns it.
+func (x *Index) Remove(seq uint64) (Entry, bool) {
+	e, ok := x.seqs.remove(seq)
+	if !ok {
+		return Entry{}, false
+	}
+	x.subjects.drop(e.Subject, seq)
+	if e.Expires > 0 {
+		x.expiry.delete(expiry{at: e.Expires, seq: seq})
+	}
+	x.bytes -= e.Size
+	return e, true
+}
+
+// Move changes where the bytes of seq are, if they are at from.
+func (x *Index) Move(seq uint64, from, to Loc) bool {
+	return x.seqs.move(seq, from, to)
+}
+
+// SkipTo raises the last sequence.
+func (x *Index) SkipTo(seq uint64) error {
+	if seq < x.lastSeq {
+		return fmt.Errorf("storage: skip to sequence %d after %d", seq, x.lastSeq)
+	}
+	x.lastSeq = seq
+	return nil
+}
+
+// SetLast sets the last sequence and time of an index that is being rebuilt.
+func (x *Index) SetLast(seq uint64, time int64) {
+	x.lastSeq = seq
+	x.lastTime = time
+}
+
+// SetApplied records the position in the log. The caller does not change at.Conf afterwards.
+func (x *Index) SetApplied(at storage.Applied) { x.applied = at }
+
+// Applied is the position last set.
+func (x *Index) Applied() storage.Applied { return x.applied }
+
+// SetAux stores an auxiliary record. The caller does not change value afterwards.
+func (x *Index) SetAux(key string, value []byte) { x.aux.set(key, value) }
+
+// DeleteAux removes an auxiliary record.
+func (x *Index) DeleteAux(key string) { x.aux.delete(key) }
+
+// State implements storage.Reader.
+func (x *Index) State() storage.State {
+	s := storage.State{
+		Msgs:     x.seqs.len(),
+		Bytes:    x.bytes,
+		FirstSeq: x.lastSeq + 1,
+		LastSeq:  x.lastSeq,
+		LastTime: x.lastTime,
+		Subjects: x.subjects.len(),
+	}
+	if e, ok := x.seqs.first(); ok {
+		s.FirstSeq = e.Seq
+		s.FirstTime = e.Time
+	}
+	return s
+}
+
+// Get returns the entry of a sequence.
+func (x *Index) Get(seq uint64) (Entry, bool) { return x.seqs.get(seq) }
+
+// Ascend calls fn for the entries at or above from, ascending, until fn returns false. fn must
+// not keep e.
+func (x *Index) Ascend(from uint64, fn func(e *Entry) bool) { x.seqs.ascend(from, fn) }

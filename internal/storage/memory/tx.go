@@ -1,0 +1,199 @@
+package memory
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/storage/index"
+)
+
+// tx is a change under construction: a clone of the index, with the view's chunks and perhaps more.
+type tx struct {
+	view // what the change sees
+
+	e       *Engine
+	fill    uint32
+	number  uint32
+	fresh   map[uint32]uint32 // bytes added to chunks, live ones
+	gone    map[uint32]uint32 // bytes removed from chunks
+	written int64
+	done    bool
+}
+
+var _ storage.Tx = (*tx)(nil)
+
+// Begin implements storage.Engine.
+func (e *Engine) Begin() storage.Tx { return e.begin() }
+
+func (e *Engine) begin() *tx {
+	e.change.Lock()
+	v := e.View()
+	return &tx{
+		view:   view{Index: v.Clone(), chunks: v.chunks},
+		e:      e,
+		fill:   e.fill,
+		number: e.number,
+		fresh:  make(map[uint32]uint32),
+		gone:   make(map[uint32]uint32),
+	}
+}
+
+// Append implements storage.Tx.
+func (t *tx) Append(m storage.Message) error {
+	loc := t.room(recordBytes(&m))
+	err := t.Index.Append(index.Entry{
+		Seq:     m.Seq,
+		Time:    m.Time,
+		Expires: m.Expires,
+		Size:    m.Size(),
+		Loc:     loc,
+		Subject: m.Subject,
+	})
+	if err != nil {
+		return err
+	}
+	appendRecord(t.chunk(loc.Block).buf[loc.Offset:loc.Offset], &m)
+	t.take(loc)
+	return nil
+}
+
+// room finds n free bytes at the end of the log; take makes them used.
+func (t *tx) room(n int) index.Loc {
+	if len(t.chunks) == 0 || int(t.fill)+n > len(t.newest().buf) {
+		size := chunkBytesMin << min(len(t.chunks), 16)
+		t.number++
+		t.fill = 0
+		c := &chunk{number: t.number, buf: make([]byte, max(n, min(size, chunkBytesMax)))}
+		// Others hold the old slice: a new one is made, never the spare room of the old used.
+		t.chunks = append(slices.Clip(t.chunks), c)
+	}
+	return index.Loc{Block: t.number, Offset: t.fill, Len: uint32(n)}
+}
+
+func (t *tx) newest() *chunk { return t.chunks[len(t.chunks)-1] }
+
+func (t *tx) take(loc index.Loc) {
+	t.fill += loc.Len
+	t.fresh[loc.Block] += loc.Len
+	t.written += int64(loc.Len)
+}
+
+// Remove implements storage.Tx.
+func (t *tx) Remove(seq uint64) (bool, error) {
+	en, ok := t.Index.Remove(seq)
+	if ok {
+		t.gone[en.Loc.Block] += en.Loc.Len
+	}
+	return ok, nil
+}
+
+// Erase implements storage.Tx. There is no disk to overwrite.
+func (t *tx) Erase(seq uint64) (bool, error) { return t.Remove(seq) }
+
+// SkipTo implements storage.Tx.
+func (t *tx) SkipTo(seq uint64) error { return t.Index.SkipTo(seq) }
+
+// SetAux implements storage.Tx.
+func (t *tx) SetAux(key string, value []byte) {
+	t.Index.SetAux(key, bytes.Clone(value))
+	t.written += int64(len(key) + len(value))
+}
+
+// DeleteAux implements storage.Tx.
+func (t *tx) DeleteAux(key string) { t.Index.DeleteAux(key) }
+
+// Commit implements storage.Tx.
+func (t *tx) Commit(at storage.Applied) error {
+	e := t.e
+	for number, n := range t.fresh {
+		e.live[number] += n
+	}
+	for number, n := range t.gone {
+		e.live[number] -= n
+	}
+	e.fill, e.number = t.fill, t.number
+	at.Conf = bytes.Clone(at.Conf)
+	t.SetApplied(at)
+	t.dropEmpty()
+	v := t.view
+	e.Publish(&v)
+	e.dirty.Add(t.written)
+	t.end()
+	return nil
+}
+
+// dropEmpty lets go of the chunks in which nothing is live any more.
+func (t *tx) dropEmpty() {
+	emptied := false
+	for number := range t.gone {
+		emptied = emptied || t.e.live[number] == 0 && number != t.number
+	}
+	if !emptied {
+		return
+	}
+	kept := make([]*chunk, 0, len(t.chunks))
+	for _, c := range t.chunks {
+		if t.e.live[c.number] > 0 || c.number == t.number {
+			kept = append(kept, c)
+		} else {
+			delete(t.e.live, c.number)
+		}
+	}
+	t.chunks = kept
+}
+
+// Discard implements storage.Tx. After Commit it does nothing.
+func (t *tx) Discard() {
+	if !t.done {
+		t.end()
+	}
+}
+
+func (t *tx) end() {
+	t.done = true
+	t.e.change.Unlock()
+}
+
+// Compact implements storage.Engine: it copies what is live in one chunk that is mostly dead to
+// the end of the log.
+func (e *Engine) Compact() (more bool, err error) {
+	t := e.begin()
+	defer t.Discard()
+	sparse := t.sparse()
+	if len(sparse) == 0 {
+		return false, nil
+	}
+	c := t.chunk(sparse[0])
+	for at := uint32(0); at < uint32(len(c.buf)) && e.live[c.number] > t.gone[c.number]; {
+		r, n := nextRecord(c.buf[at:])
+		from := index.Loc{Block: c.number, Offset: at, Len: uint32(n)}
+		at += uint32(n)
+		en, ok := t.Get(r.seq)
+		if !ok || en.Loc != from {
+			continue
+		}
+		to := t.room(n)
+		copy(t.chunk(to.Block).bytes(to), c.bytes(from))
+		t.take(to)
+		t.Move(r.seq, from, to)
+		t.gone[from.Block] += from.Len
+	}
+	dirty := e.dirty.Load()
+	if err := t.Commit(t.Applied()); err != nil {
+		return false, err
+	}
+	e.dirty.Store(dirty)
+	return len(sparse) > 1, nil
+}
+
+// sparse lists the chunks less than half full of live bytes, but for the newest.
+func (t *tx) sparse() []uint32 {
+	var numbers []uint32
+	for _, c := range t.chunks {
+		if c.number != t.number && int(t.e.live[c.number]) < len(c.buf)/2 {
+			numbers = append(numbers, c.number)
+		}
+	}
+	return numbers
+}
