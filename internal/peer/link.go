@@ -1,0 +1,301 @@
+package peer
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// target is an address that we dial for as long as it is wanted. Which server answers there is
+// learned from its greeting.
+type target struct {
+	address string
+	cancel  context.CancelFunc
+	server  atomic.Uint64 // who answered last, 0 if nobody did
+}
+
+// link is the set of outgoing connections to one server.
+type link struct {
+	server uint64
+	lanes  [laneCount]*outbox
+	mu     sync.Mutex
+	alive  int // lanes that are connected
+}
+
+func (l *link) up() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alive == int(laneCount)
+}
+
+// outbox is what waits to be sent on one lane. While no connection is up nothing is taken.
+type outbox struct {
+	mu    sync.Mutex
+	buf   []byte
+	open  bool
+	bound int
+	wake  chan struct{}
+}
+
+func newOutbox(bound int) *outbox { return &outbox{bound: bound, wake: make(chan struct{}, 1)} }
+
+func (o *outbox) send(kind Kind, build func([]byte) []byte) error {
+	o.mu.Lock()
+	if !o.open {
+		o.mu.Unlock()
+		return ErrUnreachable
+	}
+	if len(o.buf) > o.bound {
+		o.mu.Unlock()
+		return ErrFull
+	}
+	o.buf = appendFrame(o.buf, kind, build)
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// take swaps what waits for an empty buffer.
+func (o *outbox) take(empty []byte) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	full := o.buf
+	o.buf = empty[:0]
+	return full
+}
+
+// reset drops what waits: it belonged to a connection that is gone. Order within a connection is a
+// promise; across connections there is none.
+func (o *outbox) reset(open bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.buf, o.open = nil, open
+}
+
+// Dial keeps connections to the address from now on. Calling it again for the same address changes
+// nothing.
+func (t *Transport) Dial(address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.targets[address] != nil || t.ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(t.ctx)
+	tg := &target{address: address, cancel: cancel}
+	t.mu.targets[address] = tg
+	for lane := range laneCount {
+		t.wg.Go(func() { t.keep(ctx, tg, lane) })
+	}
+}
+
+// Forget ends the connections to the address.
+func (t *Transport) Forget(address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if tg := t.mu.targets[address]; tg != nil {
+		tg.cancel()
+		delete(t.mu.targets, address)
+	}
+}
+
+// keep connects one lane to one address again and again.
+func (t *Transport) keep(ctx context.Context, tg *target, lane Lane) {
+	wait := redialMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := t.connect(ctx, tg, lane)
+		if errors.Is(err, errSelf) {
+			return
+		}
+		if id := tg.server.Load(); id != 0 && lane == LaneRaft && errors.Is(err, syscall.ECONNREFUSED) {
+			t.handler.Down(id, true)
+		}
+		if time.Since(began) > redialMax {
+			wait = redialMin
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, redialMax)
+	}
+}
+
+// connect makes one connection and drives it until it ends.
+func (t *Transport) connect(ctx context.Context, tg *target, lane Lane) error {
+	conn, err := t.opts.Dial(ctx, tg.address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if t.opts.TLS != nil {
+		cfg := t.opts.TLS.Clone()
+		if cfg.ServerName == "" {
+			cfg.ServerName, _, _ = net.SplitHostPort(tg.address)
+		}
+		conn = tls.Client(conn, cfg)
+	}
+	conn.SetDeadline(time.Now().Add(helloTimeout))
+	if err := writeHello(conn, t.hello(lane)); err != nil {
+		return err
+	}
+	r := newReader(conn)
+	h, err := r.hello()
+	if err != nil {
+		return err
+	}
+	if h.Server == t.opts.Server {
+		return errSelf
+	}
+	if h.Refused != "" {
+		t.opts.Logger.Warn(fmt.Sprintf("server %q at %s refused this server: %s", h.Name, tg.address, h.Refused))
+		return errors.New(h.Refused)
+	}
+	if h.Lane != lane || h.Cluster != t.opts.Cluster {
+		return fmt.Errorf("%s answered as cluster %q", tg.address, h.Cluster)
+	}
+	if lane == LaneRaft {
+		if err := t.handler.Greet(h); err != nil {
+			return err
+		}
+	}
+	tg.server.Store(h.Server)
+	l := t.linkTo(h.Server)
+	return t.drive(ctx, conn, r, l, lane)
+}
+
+func (t *Transport) linkTo(server uint64) *link {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.mu.links[server]
+	if l == nil {
+		l = &link{server: server}
+		for i := range l.lanes {
+			l.lanes[i] = newOutbox(laneBytesMax[i])
+		}
+		t.mu.links[server] = l
+	}
+	return l
+}
+
+// drive writes what waits in the lane's outbox, and pings, until the connection fails. The peer
+// answers pings on the same connection: one that is silent for long is as good as gone.
+func (t *Transport) drive(ctx context.Context, conn net.Conn, r *reader, l *link, lane Lane) error {
+	o := l.lanes[lane]
+	if !t.claim(l, o) {
+		// Two addresses lead to the same server: one connection is enough while it lives.
+		select {
+		case <-ctx.Done():
+		case <-time.After(redialMax):
+		}
+		return errors.New("connected already")
+	}
+	defer t.release(l, o)
+	silent := make(chan error, 1)
+	t.wg.Go(func() {
+		for {
+			conn.SetReadDeadline(time.Now().Add(silenceMax))
+			if _, _, err := r.frame(); err != nil {
+				silent <- err
+				return
+			}
+		}
+	})
+	defer conn.Close()
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
+	pingFrame := appendFrame(nil, kindPing, func(b []byte) []byte { return b })
+	var buf []byte
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-silent:
+			return err
+		case <-ping.C:
+			conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if _, err := conn.Write(pingFrame); err != nil {
+				return err
+			}
+		case <-o.wake:
+			buf = o.take(buf)
+			conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if _, err := conn.Write(buf); err != nil {
+				return err
+			}
+			if cap(buf) > 4<<20 {
+				buf = nil
+			}
+		}
+	}
+}
+
+// claim makes the outbox take frames for this connection, unless another one has it.
+func (t *Transport) claim(l *link, o *outbox) bool {
+	o.mu.Lock()
+	if o.open {
+		o.mu.Unlock()
+		return false
+	}
+	o.buf, o.open = nil, true
+	o.mu.Unlock()
+	l.mu.Lock()
+	l.alive++
+	up := l.alive == int(laneCount)
+	l.mu.Unlock()
+	if up {
+		t.handler.Up(l.server)
+	}
+	return true
+}
+
+func (t *Transport) release(l *link, o *outbox) {
+	o.reset(false)
+	l.mu.Lock()
+	was := l.alive == int(laneCount)
+	l.alive--
+	l.mu.Unlock()
+	if was && t.ctx.Err() == nil {
+		t.handler.Down(l.server, false)
+	}
+}
+
+// reader reads frames from a connection.
+type reader struct{ r *bufio.Reader }
+
+func newReader(conn net.Conn) *reader { return &reader{bufio.NewReaderSize(conn, 64<<10)} }
+
+func (r *reader) frame() (Kind, []byte, error) { return readFrame(r.r) }
+
+func (r *reader) hello() (h Hello, err error) {
+	kind, payload, err := r.frame()
+	if err != nil {
+		return h, err
+	}
+	if kind != kindHello || len(payload) > helloBytesMax {
+		return h, errors.New("the first frame is no greeting")
+	}
+	return h, json.Unmarshal(payload, &h)
+}
+
+func writeHello(conn net.Conn, h Hello) error {
+	b, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(appendFrame(nil, kindHello, func(dst []byte) []byte { return append(dst, b...) }))
+	return err
+}
