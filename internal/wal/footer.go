@@ -1,0 +1,5 @@
+package wal
+
+type footer struct{}
+
+func decodeFooter(b []byte) (*footer, error) { return &footer{}, nil }

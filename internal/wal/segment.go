@@ -1,0 +1,200 @@
+package wal
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The first and the last sector of a segment hold its header:
+//
+//	 0 magic 8       "CLEATWAL"
+//	 8 version 4     1
+//	12 sector size 4 512
+//	16 cluster id 8
+//	24 server id 8
+//	32 segment 8     the number that is also in the file's name
+//	40 size 8        of the file in bytes
+//	48 crc32c 4      of the bytes before
+//
+// It is written, with zeros for all the rest, and synced under a temporary name before the file
+// appears as NNN.wal: a segment without a header is damaged, never young.
+const (
+	segmentMagic     = "CLEATWAL"
+	segmentVersion   = 1
+	segmentHeaderLen = 52
+
+	segmentBytesMin   = 16 << 10
+	segmentBytesFirst = 4 << 20 // the first segment of a new log; then they double up to the option
+	zeroChunk         = 1 << 20
+
+	segmentSuffix   = ".wal"
+	indexSuffix     = ".idx"
+	temporarySuffix = ".new"
+
+	writeCategory = vfs.DiskWriteCategory("wal")
+)
+
+type segmentHeader struct {
+	cluster, server uint64
+	number          uint64
+	size            int64
+}
+
+func (h *segmentHeader) encode() []byte {
+	le := binary.LittleEndian
+	b := make([]byte, 0, sectorSize)
+	b = append(b, segmentMagic...)
+	b = le.AppendUint32(b, segmentVersion)
+	b = le.AppendUint32(b, sectorSize)
+	b = le.AppendUint64(b, h.cluster)
+	b = le.AppendUint64(b, h.server)
+	b = le.AppendUint64(b, h.number)
+	b = le.AppendUint64(b, uint64(h.size))
+	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return b[:sectorSize]
+}
+
+// decodeSegmentHeader reads a header sector without looking at its stamp, which depends on what
+// the header says.
+func decodeSegmentHeader(b []byte) (h segmentHeader, version uint32, ok bool) {
+	le := binary.LittleEndian
+	if string(b[:8]) != segmentMagic || le.Uint32(b[48:]) != crc32.Checksum(b[:48], castagnoli) {
+		return h, 0, false
+	}
+	h = segmentHeader{le.Uint64(b[16:]), le.Uint64(b[24:]), le.Uint64(b[32:]), int64(le.Uint64(b[40:]))}
+	return h, le.Uint32(b[8:]), true
+}
+
+func segmentName(number uint64) string { return fmt.Sprintf("%012d%s", number, segmentSuffix) }
+
+func indexName(number uint64) string { return fmt.Sprintf("%012d%s", number, indexSuffix) }
+
+// parseName returns the number in the name of a segment or an index file.
+func parseName(name, suffix string) (number uint64, ok bool) {
+	digits, ok := strings.CutSuffix(name, suffix)
+	if !ok || len(digits) != 12 {
+		return 0, false
+	}
+	for _, c := range []byte(digits) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		number = number*10 + uint64(c-'0')
+	}
+	return number, number > 0
+}
+
+// segment is a segment file that is open for reading and, at the head of the log, for writing.
+type segment struct {
+	number uint64
+	size   int64
+	f      vfs.File
+	stamp  stamper
+}
+
+// end is the sector behind the last one that batches may use.
+func (s *segment) end() uint32 { return uint32(s.size/sectorSize) - 1 }
+
+// segmentFiles is the directory: which segments are there and which one comes next.
+type segmentFiles struct {
+	sync.Mutex
+	open  map[uint64]*segment
+	spare *segment // zeroed and durable, ready to be written
+}
+
+func (l *Log) path(name string) string { return l.o.FS.PathJoin(l.o.Dir, name) }
+
+// createSegment makes a segment file that is all there: zeros, headers and name are on disk when
+// it returns.
+func (l *Log) createSegment(number uint64, size int64) (_ *segment, err error) {
+	fs, final := l.o.FS, l.path(segmentName(number))
+	temporary := final + temporarySuffix
+	// A file left by a crash may hold anything.
+	if err := fs.Remove(temporary); err != nil && !isNotExist(err) {
+		return nil, err
+	}
+	f, err := fs.OpenReadWrite(temporary, writeCategory)
+	if err != nil {
+		return nil, err
+	}
+	s := &segment{number: number, size: size, f: f, stamp: newStamper(l.o.ServerID, number)}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("wal: create segment %s: %w", final, err)
+			_ = f.Close()
+			_ = fs.Remove(temporary)
+		}
+	}()
+	if err := s.fill(l.o.ClusterID, l.o.ServerID); err != nil {
+		return nil, err
+	}
+	if err := fs.Rename(temporary, final); err != nil {
+		return nil, err
+	}
+	return s, l.syncDir()
+}
+
+// fill writes headers and zeros. Real zeros rather than fallocate: an extent that was only
+// reserved has to be converted when it is first written, which makes every sync of a batch commit
+// the file system's journal too.
+func (s *segment) fill(cluster, server uint64) error {
+	h := segmentHeader{cluster: cluster, server: server, number: s.number, size: s.size}
+	head := h.encode()
+	chunk := make([]byte, min(zeroChunk, s.size))
+	for at := int64(0); at < s.size; at += int64(len(chunk)) {
+		b := chunk[:min(int64(len(chunk)), s.size-at)]
+		if at == 0 {
+			copy(b, head)
+			s.stamp.seal(b[:sectorSize], 0, false)
+		}
+		if at+int64(len(b)) == s.size {
+			last := b[len(b)-sectorSize:]
+			copy(last, head)
+			s.stamp.seal(last, uint32(s.size/sectorSize)-1, false)
+		}
+		if _, err := s.f.WriteAt(b, at); err != nil {
+			return err
+		}
+		clear(b[:sectorSize])
+	}
+	return s.f.Sync()
+}
+
+// syncDir makes the names in the directory durable.
+func (l *Log) syncDir() error { return syncDir(l.o.FS, l.o.Dir) }
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	if err := d.Sync(); err != nil {
+		_ = d.Close()
+		return err
+	}
+	return d.Close()
+}
+
+// makeDir creates a directory with all parents, their names durable.
+func makeDir(fs vfs.FS, dir string) error {
+	if _, err := fs.Stat(dir); err == nil {
+		return nil
+	} else if !isNotExist(err) {
+		return err
+	}
+	parent := fs.PathDir(dir)
+	if parent != dir {
+		if err := makeDir(fs, parent); err != nil {
+			return err
+		}
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return syncDir(fs, parent)
+}
