@@ -1,0 +1,21 @@
+package replica
+
+import "errors"
+
+var (
+	// ErrNotLeader: definite. This replica does not lead; nothing was proposed.
+	ErrNotLeader = errors.New("replica: not the leader")
+
+	// ErrUnavailable: definite. The command was not executed and never will be: there was no
+	// leader, or another entry was committed in its place. Safe to try again.
+	ErrUnavailable = errors.New("replica: no quorum or no leader; nothing was done")
+
+	// ErrOverloaded: definite. Too many commands wait already.
+	ErrOverloaded = errors.New("replica: too many commands are waiting; nothing was done")
+
+	// ErrUnknown: the command may or may not be executed, now or later.
+	ErrUnknown = errors.New("replica: outcome unknown")
+
+	// ErrStopped: definite for commands that had not been proposed. The replica is closed.
+	ErrStopped = errors.New("replica: stopped")
+)

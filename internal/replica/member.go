@@ -1,0 +1,91 @@
+package replica
+
+import (
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+)
+
+// Member is what a leader knows of one member of its group.
+type Member struct {
+	ID      uint64
+	Match   uint64 // its log is known to equal ours up to here
+	Learner bool
+	Active  bool // heard of within the last election timeout
+	Snap    bool // it is being sent a snapshot
+}
+
+// listMembers asks Raft; only a leader has an answer.
+func (r *Replica) listMembers() []Member {
+	if r.lead != r.cfg.ID {
+		return nil
+	}
+	var all []Member
+	r.raft.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
+		all = append(all, Member{
+			ID: id, Match: pr.Match, Learner: typ == raft.ProgressTypeLearner,
+			Active: pr.RecentActive || id == r.cfg.ID, Snap: pr.State == tracker.StateSnapshot,
+		})
+	})
+	slices.SortFunc(all, func(a, b Member) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// ProposeConf offers a membership change. Only a leader's is taken; whether it came about shows in
+// Status.Conf. Owner only.
+func (r *Replica) ProposeConf(cc *pb.ConfChangeV2) error {
+	if r.failed != nil || r.lead != r.cfg.ID {
+		return ErrNotLeader
+	}
+	err := r.raft.ProposeConfChange(cc)
+	r.shard.mark(r)
+	return err
+}
+
+// Transfer asks the leader to hand over to another member. Owner only.
+func (r *Replica) Transfer(to uint64) {
+	if r.failed == nil && r.lead == r.cfg.ID {
+		r.raft.TransferLeader(to)
+		r.shard.mark(r)
+	}
+}
+
+// Unreachable tells Raft that a message to the member was lost. Owner only.
+func (r *Replica) Unreachable(member uint64) {
+	if r.failed == nil {
+		r.raft.ReportUnreachable(member)
+	}
+}
+
+// PeerGone is told that the process of a member is certainly gone. If it led, the group need not
+// wait for a timeout: a quorum of followers that forgets its leader elects another one in one
+// round trip. Owner only.
+func (r *Replica) PeerGone(member uint64) {
+	if r.failed != nil || r.lead != member || r.lead == 0 {
+		return
+	}
+	if err := r.raft.ForgetLeader(); err == nil {
+		r.rush = true
+		r.shard.mark(r)
+	}
+}
+
+// campaignFirst lets the first member of a new group, and one that saw its leader die, campaign
+// without waiting for a timeout.
+func (r *Replica) campaignFirst() {
+	fresh := r.cfg.First && r.applied == GenesisIndex
+	if (!fresh && !r.rush) || r.lead != 0 || !slices.Contains(r.conf.GetVoters(), r.cfg.ID) {
+		return
+	}
+	r.rush = false
+	if err := r.raft.Campaign(); err != nil {
+		r.cfg.Logger.Debug("campaign: "+err.Error(), "group", r.cfg.Name)
+	}
+}

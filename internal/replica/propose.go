@@ -1,0 +1,155 @@
+package replica
+
+import (
+	"slices"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// Propose offers one command. It copies the command and returns nil if the waiter will hear the
+// outcome; on an error the command was not taken and the waiter will not be called. Any goroutine.
+func (r *Replica) Propose(command []byte, w Waiter) error {
+	if !r.status.Load().Leading {
+		return ErrNotLeader
+	}
+	r.intake.Lock()
+	if err := r.intake.closed; err != nil {
+		r.intake.Unlock()
+		return err
+	}
+	if r.intake.bytes+len(command) > intakeBytesMax {
+		r.intake.Unlock()
+		return ErrOverloaded
+	}
+	var p *pack
+	if n := len(r.intake.packs); n > 0 {
+		p = r.intake.packs[n-1]
+	}
+	if p == nil || p.full(len(command)) {
+		p = newPack()
+		r.intake.packs = append(r.intake.packs, p)
+	}
+	p.add(command, w)
+	r.intake.bytes += len(command)
+	wake := !r.intake.queued
+	r.intake.queued = true
+	r.intake.Unlock()
+	if wake {
+		r.shard.push(event{kind: evProposals, r: r})
+	}
+	return nil
+}
+
+// proposePacks hands what waits to Raft: one message a turn, one log entry a pack. While WAL
+// writes of this group are under way packs are left to grow: they could not be synced sooner.
+func (r *Replica) proposePacks(now int64) {
+	if r.failed != nil {
+		return
+	}
+	if r.held = r.full(); r.held {
+		return
+	}
+	r.intake.Lock()
+	packs := r.intake.packs
+	r.intake.packs, r.intake.bytes, r.intake.queued = nil, 0, false
+	r.intake.Unlock()
+	if len(packs) == 0 {
+		return
+	}
+	m := &pb.Message{Type: pb.MsgProp.Enum(), From: &r.cfg.ID, To: &r.cfg.ID}
+	for _, p := range packs {
+		r.counter++
+		p.seal(now, r.cfg.Incarnation, r.counter)
+		p.bornTick = r.ticks
+		m.Entries = append(m.Entries, &pb.Entry{Data: p.data})
+	}
+	if err := r.raft.Step(m); err != nil {
+		for _, p := range packs {
+			p.done(nil, ErrUnavailable) // Dropped by Raft: definite.
+		}
+		return
+	}
+	for _, p := range packs {
+		r.inflight[p.counter] = p
+		r.bytesFlying += len(p.data)
+		p.data = nil // Raft has its own copy.
+	}
+}
+
+// full tells whether packs have to wait. What makes room again is a finished write or an apply:
+// both come through the shard, which looks at held then.
+func (r *Replica) full() bool {
+	return r.appends >= appendsMax || r.bytesFlying >= inflightBytesMax
+}
+
+// noteAppended remembers where packs of ours landed in the log, so that one which is replaced
+// there by another entry can be called definitely lost.
+func (r *Replica) noteAppended(entries []*pb.Entry) {
+	if len(r.inflight) == 0 {
+		return
+	}
+	for _, e := range entries {
+		if p := r.ours(e); p != nil {
+			p.index, p.term = e.GetIndex(), e.GetTerm()
+		}
+	}
+}
+
+// ours finds the waiting pack that an entry carries.
+func (r *Replica) ours(e *pb.Entry) *pack {
+	if e.GetType() != pb.EntryNormal || len(e.GetData()) < packOverhead {
+		return nil
+	}
+	h, ok := peekPack(e.GetData())
+	if !ok || h.incarnation != r.cfg.Incarnation {
+		return nil
+	}
+	return r.inflight[h.counter]
+}
+
+// settle removes a pack that came to its end.
+func (r *Replica) settle(p *pack, size int) {
+	delete(r.inflight, p.counter)
+	r.bytesFlying = max(0, r.bytesFlying-size)
+	if len(r.inflight) == 0 {
+		r.bytesFlying = 0
+	}
+}
+
+// dropReplaced tells the waiters of packs whose place in the log was taken by other committed
+// entries that nothing was done.
+func (r *Replica) dropReplaced() {
+	for _, p := range r.sortedInflight() {
+		if p.index != 0 && p.index <= r.applied {
+			r.settle(p, 0)
+			p.done(nil, ErrUnavailable)
+		}
+	}
+}
+
+// forgetOld gives up on packs that neither committed nor were replaced.
+func (r *Replica) forgetOld() {
+	for _, p := range r.sortedInflight() {
+		if r.ticks-p.bornTick > waiterTicksMax {
+			r.settle(p, 0)
+			p.done(nil, ErrUnknown)
+		}
+	}
+}
+
+func (r *Replica) sortedInflight() []*pack {
+	if len(r.inflight) == 0 {
+		return nil
+	}
+	all := make([]*pack, 0, len(r.inflight))
+	for _, p := range r.inflight { // order: sorted below
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *pack) int {
+		if a.counter < b.counter {
+			return -1
+		}
+		return 1
+	})
+	return all
+}

@@ -1,0 +1,140 @@
+package replica
+
+import (
+	"encoding/binary"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// readQueue holds linearizable reads. At most one read index is asked for at a time; reads that
+// arrive meanwhile share the next one, because the index must be asked for after they began.
+type readQueue struct {
+	waiting []*readBatch // not asked for yet; at most one batch, the last
+	asked   *readBatch   // asked for, index unknown
+	known   []*readBatch // index known, the machine is not that far yet
+	next    uint64       // id of the next request
+}
+
+type readBatch struct {
+	done     []func(error)
+	id       uint64
+	index    uint64
+	askTick  uint64
+	bornTick uint64
+}
+
+func (b *readBatch) finish(err error) {
+	for _, f := range b.done {
+		f(err)
+	}
+	b.done = nil
+}
+
+func (q *readQueue) failAll(err error) {
+	all := q.known
+	if q.asked != nil {
+		all = append(all, q.asked)
+	}
+	all = append(all, q.waiting...)
+	*q = readQueue{next: q.next}
+	for _, b := range all {
+		b.finish(err)
+	}
+}
+
+// ReadIndex calls done(nil) once the local machine shows every write that was acknowledged
+// before the call: at once, on the caller's goroutine, if this is a group of one; else on the
+// owner's goroutine. Any goroutine may call it.
+func (r *Replica) ReadIndex(done func(error)) {
+	if r.localReads.Load() {
+		done(nil)
+		return
+	}
+	r.shard.push(event{kind: evRead, r: r, read: done})
+}
+
+// addRead puts a read into the queue.
+func (r *Replica) addRead(done func(error)) {
+	if r.failed != nil {
+		done(ErrStopped)
+		return
+	}
+	q := &r.reads
+	if len(q.waiting) == 0 {
+		q.waiting = append(q.waiting, &readBatch{bornTick: r.ticks})
+	}
+	q.waiting[0].done = append(q.waiting[0].done, done)
+}
+
+// askReads sends the next request, if none is under way. A group of one must have applied an
+// entry of its own term first: until then Raft's answer may be older than an acknowledged write.
+func (r *Replica) askReads() {
+	q := &r.reads
+	if q.asked != nil || len(q.waiting) == 0 || r.lead == 0 {
+		return
+	}
+	if r.lead == r.cfg.ID && r.appliedTerm != r.term {
+		return
+	}
+	q.asked = q.waiting[0]
+	q.waiting = q.waiting[:0]
+	r.ask(q.asked)
+}
+
+func (r *Replica) ask(b *readBatch) {
+	r.reads.next++
+	b.id, b.askTick = r.reads.next, r.ticks
+	ctx := make([]byte, 16)
+	binary.LittleEndian.PutUint64(ctx, r.cfg.Incarnation)
+	binary.LittleEndian.PutUint64(ctx[8:], b.id)
+	r.raft.ReadIndex(ctx)
+}
+
+// retryReads asks again, under a new id, what was lost on the way, and gives up on what is old.
+func (r *Replica) retryReads() {
+	q := &r.reads
+	if b := q.asked; b != nil {
+		switch {
+		case r.ticks-b.bornTick > readTicksMax:
+			q.asked = nil
+			b.finish(ErrUnavailable)
+		case r.ticks-b.askTick > readRetryTicks && r.lead != 0:
+			r.ask(b)
+		}
+	}
+	if len(q.waiting) > 0 && r.ticks-q.waiting[0].bornTick > readTicksMax {
+		b := q.waiting[0]
+		q.waiting = q.waiting[:0]
+		b.finish(ErrUnavailable)
+	}
+	for len(q.known) > 0 && r.ticks-q.known[0].bornTick > readTicksMax {
+		b := q.known[0]
+		q.known = q.known[1:]
+		b.finish(ErrUnavailable)
+	}
+}
+
+// readConfirmed takes Raft's answer.
+func (r *Replica) readConfirmed(ctx []byte, index uint64) {
+	b := r.reads.asked
+	if b == nil || len(ctx) != 16 || binary.LittleEndian.Uint64(ctx) != r.cfg.Incarnation || binary.LittleEndian.Uint64(ctx[8:]) != b.id {
+		return // An answer to a request that was given up.
+	}
+	r.reads.asked = nil
+	b.index = index
+	r.reads.known = append(r.reads.known, b)
+}
+
+// releaseReads finishes the reads whose index the machine has reached.
+func (r *Replica) releaseReads() {
+	q := &r.reads
+	for len(q.known) > 0 && q.known[0].index <= r.applied {
+		b := q.known[0]
+		q.known = q.known[1:]
+		b.finish(nil)
+	}
+}
+
+func soleVoter(c *pb.ConfState, id uint64) bool {
+	return len(c.GetVoters()) == 1 && c.GetVoters()[0] == id && len(c.GetVotersOutgoing()) == 0
+}
