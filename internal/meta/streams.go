@@ -1,0 +1,93 @@
+package meta
+
+import (
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/storage"
+)
+
+// create makes a stream, or finds that it exists with the same configuration already.
+func (m *Machine) create(tx storage.Tx, c *CreateStream) *Result {
+	k := Key{c.Account, c.Config.Name}
+	if s := m.mu.streams[k]; s != nil {
+		if !api.ConfigEqual(&s.Config, &c.Config) {
+			return &Result{Err: api.ErrStreamNameExists}
+		}
+		return &Result{Stream: s}
+	}
+	if err := m.fits(c.Account, &c.Config, c.Limits); err != nil {
+		return &Result{Err: err}
+	}
+	s := &Stream{Account: c.Account, Group: m.issue(tx), Revision: 1, Created: m.now, Config: c.Config}
+	for _, server := range c.Servers {
+		s.Replicas = append(s.Replicas, Replica{ID: m.issue(tx), Server: server})
+	}
+	m.put(tx, s)
+	return &Result{Stream: s, Created: true}
+}
+
+// update replaces a configuration. Whether the change is one that a stream allows is judged here,
+// in log order, against the configuration that it really replaces.
+func (m *Machine) update(tx storage.Tx, c *UpdateStream) *Result {
+	old := m.mu.streams[Key{c.Account, c.Config.Name}]
+	if old == nil {
+		return &Result{Err: api.ErrStreamNotFound}
+	}
+	if api.ConfigEqual(&old.Config, &c.Config) {
+		return &Result{Stream: old}
+	}
+	if err := api.CheckUpdate(&old.Config, &c.Config); err != nil {
+		return &Result{Err: err}
+	}
+	if err := m.fits(c.Account, &c.Config, c.Limits); err != nil {
+		return &Result{Err: err}
+	}
+	s := *old
+	s.Config, s.Revision = c.Config, old.Revision+1
+	m.put(tx, &s)
+	return &Result{Stream: &s}
+}
+
+func (m *Machine) remove(tx storage.Tx, c *DeleteStream) *Result {
+	k := Key{c.Account, c.Name}
+	s := m.mu.streams[k]
+	if s == nil || c.Group != 0 && s.Group != c.Group {
+		return &Result{Err: api.ErrStreamNotFound}
+	}
+	tx.DeleteAux(auxKey(k))
+	delete(m.mu.streams, k)
+	m.mu.changed = append(m.mu.changed, k)
+	return &Result{Group: s.Group}
+}
+
+// fits checks a configuration against the account's other streams and limits.
+func (m *Machine) fits(account string, c *api.StreamConfig, l Limits) *api.Error {
+	streams := 1
+	reserved := max(0, c.MaxBytes)
+	for _, s := range m.mu.streams { // order: only sums and one verdict
+		if s.Account != account || s.Config.Name == c.Name {
+			continue
+		}
+		streams++
+		if s.Config.Storage == c.Storage {
+			reserved += max(0, s.Config.MaxBytes)
+		}
+		if api.SubjectsOverlap(s.Config.Subjects, c.Subjects) {
+			return api.ErrStreamSubjectOverlap
+		}
+	}
+	total, each, full := l.StoreBytes, l.StreamStore, api.ErrStorageResourcesExceeded
+	if c.Storage == api.MemoryStorage {
+		total, each, full = l.MemoryBytes, l.StreamMemory, api.ErrMemoryResourcesExceeded
+	}
+	switch {
+	case l.Streams > 0 && streams > l.Streams:
+		return api.ErrMaximumStreamsLimit
+	case l.BytesNeeded && c.MaxBytes <= 0:
+		return api.ErrStreamMaxBytesRequired
+	case each > 0 && c.MaxBytes > each:
+		return api.ErrStreamMaxStreamBytesExceeded
+	case total > 0 && c.MaxBytes > 0 && reserved > total:
+		return full
+	}
+	return nil
+}
