@@ -1,0 +1,149 @@
+package consumer
+
+import (
+	"strconv"
+
+	"github.com/cleatkv/cleat/internal/storage"
+)
+
+// Turn is what a consumer is given when it may act: the stream to look at, the time, and room for
+// what it wants sent.
+type Turn struct {
+	Reader   storage.Reader
+	Load     func(seq uint64) (storage.Message, error)
+	Interest func(subject, queue string) bool
+	Now      int64 // Unix nanoseconds
+	MsgsMax  int   // messages to deliver at most
+	BytesMax int   // stop after the message that makes it that many bytes
+
+	Out []Out // appended to
+	Err error // the stream could not be read
+
+	msgs  int
+	bytes int
+}
+
+// Out is something to be sent.
+type Out struct {
+	To       string // subject whose subscriptions get it
+	Queue    string // only that queue group's members, if set
+	Subject  string // in the MSG line
+	Reply    string
+	Header   []byte
+	Data     []byte
+	Advisory *Advisory // instead of all the above: an event to be published
+}
+
+// AdvisoryKind tells advisories apart.
+type AdvisoryKind uint8
+
+// The events a consumer reports.
+const (
+	AdvisoryMaxDeliver AdvisoryKind = iota + 1
+	AdvisoryNak
+	AdvisoryTerminated
+	AdvisoryPinned
+	AdvisoryUnpinned
+)
+
+// Advisory is an event worth telling whoever watches the server.
+type Advisory struct {
+	Kind        AdvisoryKind
+	StreamSeq   uint64
+	ConsumerSeq uint64
+	Count       int    // deliveries
+	Reason      string // why it was terminated
+	Group       string
+	PinID       string
+}
+
+// Messages and Bytes are what was delivered in this turn.
+func (t *Turn) Messages() int { return t.msgs }
+func (t *Turn) Bytes() int    { return t.bytes }
+
+// Reset makes the turn ready for another use, keeping its memory.
+func (t *Turn) Reset(now int64) {
+	clear(t.Out)
+	t.Out = t.Out[:0]
+	t.Now, t.Err, t.msgs, t.bytes = now, nil, 0, 0
+}
+
+func (t *Turn) room() bool { return t.msgs < t.MsgsMax && t.bytes < t.BytesMax }
+
+func (t *Turn) message(o Out) {
+	t.msgs++
+	t.bytes += len(o.Header) + len(o.Data) + len(o.Subject) + len(o.Reply)
+	t.Out = append(t.Out, o)
+}
+
+func (t *Turn) advise(a Advisory) { t.Out = append(t.Out, Out{Advisory: &a}) }
+
+// status ends a pull request, or answers it, with a message that is only a status. With w it tells
+// what the request still lacks.
+func (t *Turn) status(to, line string, w *waiting) {
+	if to == "" {
+		return
+	}
+	h := append(make([]byte, 0, 96), "NATS/1.0 "...)
+	h = append(h, line...)
+	h = append(h, "\r\n"...)
+	if w != nil {
+		h = append(h, "Nats-Pending-Messages: "...)
+		h = strconv.AppendInt(h, int64(w.batch), 10)
+		h = append(h, "\r\nNats-Pending-Bytes: "...)
+		h = strconv.AppendInt(h, int64(w.bytes), 10)
+		h = append(h, "\r\n"...)
+	}
+	h = append(h, "\r\n"...)
+	t.Out = append(t.Out, Out{To: to, Subject: to, Header: h})
+}
+
+// heartbeat tells a client where the consumer is. stalled is the subject of an unanswered flow
+// control request, if there is one.
+func (t *Turn) heartbeat(to, queue string, c *Consumer, stalled string) {
+	h := append(make([]byte, 0, 160), "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: "...)
+	h = strconv.AppendUint(h, c.acks.Delivered().Consumer, 10)
+	h = append(h, "\r\nNats-Last-Stream: "...)
+	h = strconv.AppendUint(h, max(c.cursor.Position()-1, c.acks.Delivered().Stream), 10)
+	if stalled != "" {
+		h = append(h, "\r\nNats-Consumer-Stalled: "...)
+		h = append(h, stalled...)
+	}
+	h = append(h, "\r\n\r\n"...)
+	t.Out = append(t.Out, Out{To: to, Queue: queue, Subject: to, Header: h})
+}
+
+// ackSubject is the reply subject of a message; clients read its metadata from it.
+func (c *Consumer) ackSubject(m *storage.Message, consumerSeq uint64, count int) string {
+	b := append(c.scratch[:0], c.ackPrefix...)
+	b = strconv.AppendInt(b, int64(count), 10)
+	b = append(b, '.')
+	b = strconv.AppendUint(b, m.Seq, 10)
+	b = append(b, '.')
+	b = strconv.AppendUint(b, consumerSeq, 10)
+	b = append(b, '.')
+	b = strconv.AppendInt(b, m.Time, 10)
+	b = append(b, '.')
+	b = strconv.AppendUint(b, c.cursor.Pending(), 10)
+	c.scratch = b
+	return string(b)
+}
+
+const headerStart = "NATS/1.0\r\n"
+
+// withSize returns a copy of a header block that tells the length of the body left out.
+func withSize(header []byte, size int) []byte {
+	return withLine(header, "Nats-Msg-Size: "+strconv.Itoa(size))
+}
+
+// withLine returns a copy of a header block with one more line.
+func withLine(header []byte, line string) []byte {
+	h := make([]byte, 0, len(headerStart)+len(header)+len(line)+4)
+	if len(header) >= 2 {
+		h = append(h, header[:len(header)-2]...)
+	} else {
+		h = append(h, headerStart...)
+	}
+	h = append(h, line...)
+	return append(h, "\r\n\r\n"...)
+}
