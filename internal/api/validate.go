@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,6 +38,8 @@ func (c StreamConfig) Normalize(pedantic bool) (StreamConfig, *Error) {
 		(*StreamConfig).normalizeMarkers,
 		(*StreamConfig).checkMirror,
 		(*StreamConfig).normalizeSubjects,
+		(*StreamConfig).checkTransform,
+		(*StreamConfig).normalizeRepublish,
 		(*StreamConfig).checkPlacement,
 		(*StreamConfig).checkEngine,
 		(*StreamConfig).checkSupported,
@@ -285,6 +288,43 @@ func checkReserved(s string) *Error {
 	}
 	if subject.Overlap(s, "$SYS.>") && !subject.Subset(s, "$SYS.ACCOUNT.>") {
 		return invalid("subjects that overlap with system api require no-ack to be true")
+	}
+	return nil
+}
+
+func (c *StreamConfig) checkTransform(bool) *Error {
+	t := c.SubjectTransform
+	if t == nil || t.Source == "" && t.Destination == "" {
+		return nil
+	}
+	switch _, err := subject.NewTransform(t.Source, t.Destination); {
+	case errors.Is(err, subject.ErrInvalid):
+		return ErrTransformSource.With(err)
+	case err != nil:
+		return ErrTransformDestination.With(err)
+	}
+	return nil
+}
+
+func (c *StreamConfig) normalizeRepublish(pedantic bool) *Error {
+	if c.Republish == nil {
+		return nil
+	}
+	r := *c.Republish // Shared with the caller's copy until here.
+	c.Republish = &r
+	if r.Source == "" {
+		if pedantic {
+			return ErrPedantic.With("republish source can not be empty")
+		}
+		r.Source = subjectAll
+	}
+	for _, s := range c.Subjects {
+		if subject.Overlap(r.Destination, s) {
+			return invalid("stream configuration for republish destination forms a cycle")
+		}
+	}
+	if _, err := subject.NewTransform(r.Source, r.Destination); err != nil {
+		return invalid("stream configuration for republish with transform from '%s' to '%s' not valid", r.Source, r.Destination)
 	}
 	return nil
 }

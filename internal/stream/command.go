@@ -2,7 +2,8 @@ package stream
 
 import "github.com/cleatkv/cleat/internal/api"
 
-// Kind tells commands apart. The values stand in the Raft log: they are never reused.
+// Kind tells commands apart. The values stand in the Raft log: they are never reused, and the
+// encoding of a kind never changes. A change of meaning takes a new kind.
 type Kind uint8
 
 // Commands of a stream's log. See codec.go for their encoding.
@@ -24,11 +25,42 @@ type Publish struct {
 	Data    []byte
 }
 
+// Delete removes one message; with Erase its bytes are overwritten too.
+type Delete struct {
+	Seq   uint64
+	Erase bool
+}
+
+// Purge removes the messages that match Filter (empty: all) and are below Seq (0: no bound), but
+// the newest Keep of them.
+type Purge struct {
+	Filter string
+	Seq    uint64
+	Keep   uint64
+}
+
+// Configure makes Config the stream's configuration, unless the stream has one of this revision or
+// a later one already. Created is when the stream was created (Unix nanoseconds).
+type Configure struct {
+	Config   api.StreamConfig `json:"config"`
+	Revision uint64           `json:"revision"`
+	Created  int64            `json:"created"`
+}
+
 // Result is what applying one command gave.
 type Result struct {
 	Err       *api.Error // refused: nothing was changed, and never will be by this command
 	Seq       uint64     // of the stored message, or of the original if Duplicate
 	Duplicate bool
-	Purged    uint64 // messages removed by a purge
-	Value     any    // further results of rarer commands, see their types
+	Purged    uint64       // messages removed by a purge
+	Republish *Republished // to be published, if the stream's configuration asks for it
+	Value     any          // further results of rarer commands, see their types
+}
+
+// Republished is a message to publish in the stream's account, as an effect of storing another.
+// Only the server that hears the result publishes it.
+type Republished struct {
+	Subject string
+	Header  []byte
+	Data    []byte
 }

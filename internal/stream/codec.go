@@ -1,0 +1,132 @@
+package stream
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// A command is a byte for its kind and then, by kind:
+//
+//	Publish         | subject length uvarint | subject | header length uvarint | header | data ... |
+//	Delete          | seq uvarint | erase 1 |
+//	Purge           | seq uvarint | keep uvarint | filter ... |
+//	Configure       | JSON of Configure |
+//	Expire          nothing
+//	Consumer...     what package consumer makes of it
+//
+// Decoded parts alias the command.
+
+var errCommand = errors.New("stream: malformed command")
+
+// AppendPublish appends the command to b. The caller may reuse b once the command is proposed.
+func AppendPublish(b []byte, subject string, header, data []byte) []byte {
+	b = append(b, byte(KindPublish))
+	b = binary.AppendUvarint(b, uint64(len(subject)))
+	b = append(b, subject...)
+	b = binary.AppendUvarint(b, uint64(len(header)))
+	b = append(b, header...)
+	return append(b, data...)
+}
+
+// publishParts is a Publish whose parts alias the command.
+type publishParts struct {
+	subject, header, data []byte
+}
+
+func decodePublish(b []byte) (p publishParts, err error) {
+	if p.subject, b, err = takeBytes(b); err != nil {
+		return p, err
+	}
+	if p.header, p.data, err = takeBytes(b); err != nil {
+		return p, err
+	}
+	if len(p.subject) == 0 {
+		return p, errCommand
+	}
+	if len(p.header) == 0 {
+		p.header = nil
+	}
+	return p, nil
+}
+
+// EncodeDelete gives the bytes of the command.
+func EncodeDelete(d *Delete) []byte {
+	b := binary.AppendUvarint([]byte{byte(KindDelete)}, d.Seq)
+	if d.Erase {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func decodeDelete(b []byte) (d Delete, err error) {
+	if d.Seq, b, err = takeUvarint(b); err != nil {
+		return d, err
+	}
+	if len(b) != 1 || b[0] > 1 {
+		return d, errCommand
+	}
+	d.Erase = b[0] == 1
+	return d, nil
+}
+
+// EncodePurge gives the bytes of the command.
+func EncodePurge(p *Purge) []byte {
+	b := binary.AppendUvarint([]byte{byte(KindPurge)}, p.Seq)
+	b = binary.AppendUvarint(b, p.Keep)
+	return append(b, p.Filter...)
+}
+
+func decodePurge(b []byte) (p Purge, err error) {
+	if p.Seq, b, err = takeUvarint(b); err != nil {
+		return p, err
+	}
+	if p.Keep, b, err = takeUvarint(b); err != nil {
+		return p, err
+	}
+	p.Filter = string(b)
+	return p, nil
+}
+
+// EncodeConfigure gives the bytes of the command.
+func EncodeConfigure(c *Configure) []byte {
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("stream: encode configuration: %v", err)) // A normalised one always encodes.
+	}
+	return append([]byte{byte(KindConfigure)}, b...)
+}
+
+func decodeConfigure(b []byte) (*Configure, error) {
+	c := new(Configure)
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, fmt.Errorf("%w: %w", errCommand, err)
+	}
+	return c, nil
+}
+
+// EncodeExpire gives the bytes of the command.
+func EncodeExpire() []byte { return []byte{byte(KindExpire)} }
+
+// EncodeConsumer gives the bytes of a command about a consumer; body is what package consumer makes
+// of it.
+func EncodeConsumer(kind Kind, body []byte) []byte {
+	return append(append(make([]byte, 0, 1+len(body)), byte(kind)), body...)
+}
+
+func takeUvarint(b []byte) (uint64, []byte, error) {
+	v, n := binary.Uvarint(b)
+	if n <= 0 {
+		return 0, nil, errCommand
+	}
+	return v, b[n:], nil
+}
+
+func takeBytes(b []byte) (part, rest []byte, err error) {
+	n, b, err := takeUvarint(b)
+	if err != nil || n > uint64(len(b)) {
+		return nil, nil, errCommand
+	}
+	return b[:n:n], b[n:], nil
+}
