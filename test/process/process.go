@@ -90,6 +90,18 @@ func Open(dir, extra string) (*Server, error) {
 // Start runs the process and returns once JetStream answers. It is for a server that was stopped
 // or killed; New and Open have started theirs.
 func (s *Server) Start() error {
+	if err := s.Launch(); err != nil {
+		return err
+	}
+	if err := s.ready(); err != nil {
+		s.Kill()
+		return err
+	}
+	return nil
+}
+
+// Launch runs the process and does not wait for it to be ready.
+func (s *Server) Launch() error {
 	command, err := Command()
 	if err != nil {
 		return err
@@ -107,10 +119,6 @@ func (s *Server) Start() error {
 		_ = s.cmd.Wait()
 		close(exited)
 	}()
-	if err := s.ready(); err != nil {
-		s.Kill()
-		return err
-	}
 	return nil
 }
 

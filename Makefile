@@ -1,0 +1,53 @@
+# The commands of this project; CI runs the same. "make help" lists them.
+
+SHELL       := bash
+CYCLES      ?= 100
+FUZZTIME    ?= 30s
+COMPAT_WITH ?= bin/cleat server
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := build
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos groupcommit example
+
+help: ## List the commands.
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+build: ## Build the one binary, bin/cleat.
+	CGO_ENABLED=0 go build -trimpath -o bin/cleat ./cmd/cleat
+
+run: build ## Build and start a server: embedded storage, no configuration.
+	bin/cleat server
+
+deps: ## Install what the tests need: JavaScript packages, and as root on Debian in CI the C client.
+	scripts/deps.sh
+
+test: build deps ## Everything: vet, all Go tests with assertions on, and the Go, JavaScript and C clients.
+	go vet -tags invariants ./...
+	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/run -tags invariants -timeout 20m ./...
+
+race: ## All Go tests under the race detector.
+	go run ./test/run -race -timeout 40m ./...
+
+invariants: ## The tests of the server's own packages with all assertions on.
+	go run ./test/run -tags invariants ./internal/... ./sim/...
+
+fuzz: ## Each fuzz test for FUZZTIME.
+	scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## The Go benchmarks.
+	go test -run '^$$' -bench . -benchmem ./...
+
+lint: ## Formatting and static analysis.
+	go run $(GOLANGCI) run
+
+compat: build deps ## The official clients alone; COMPAT_WITH=nats-server holds the suites against the reference.
+	CLEAT_COMPAT_SERVER="$(COMPAT_WITH)" go run ./test/run -count=1 ./compat
+
+chaos: build ## Kill the server under load, CYCLES times.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 60m ./test/chaos -run TestChaosKill -cycles $(CYCLES)
+
+groupcommit: build ## Count fdatasync calls per acknowledged put, with strace.
+	scripts/groupcommit.sh bin/cleat server
+
+example: build deps ## The first bucket, with the tool, nats.go and JavaScript, before and after kill -9.
+	scripts/example.sh

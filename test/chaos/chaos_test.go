@@ -1,0 +1,171 @@
+package chaos
+
+import (
+	"context"
+	"flag"
+	"math/rand"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cleatkv/cleat/test/process"
+)
+
+var (
+	cycles  = flag.Int("cycles", 5, "how often the server is killed")
+	clients = flag.Int("clients", 16, "how many clients write at once")
+	seed    = flag.Int64("seed", 0, "seed of the kills; 0: one from the clock")
+)
+
+const (
+	bucket = "chaos"
+
+	// Between a server being ready and its next kill.
+	killAfterMin = 50 * time.Millisecond
+	killAfterMax = 1500 * time.Millisecond
+)
+
+func TestChaosKill(t *testing.T) {
+	if *seed == 0 {
+		*seed = time.Now().UnixNano()
+	}
+	t.Logf("replay the kills with: go test ./test/chaos -run TestChaosKill -v -cycles %d -clients %d -seed %d", *cycles, *clients, *seed)
+	random := rand.New(rand.NewSource(*seed))
+	server := process.New(t, "")
+	createBucket(t, server)
+
+	book := newLedger()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var load sync.WaitGroup
+	for n := range *clients {
+		w := newWriter(t, server, book, n)
+		load.Go(func() { w.run(ctx) })
+	}
+
+	var slowest time.Duration
+	for cycle := range *cycles {
+		time.Sleep(killAfterMin + time.Duration(random.Int63n(int64(killAfterMax-killAfterMin))))
+		server.Kill()
+		if random.Intn(4) == 0 { // Sometimes it does not even get up again.
+			if err := server.Launch(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(random.Int63n(int64(100 * time.Millisecond))))
+			server.Kill()
+		}
+		began := time.Now()
+		if err := server.Start(); err != nil {
+			t.Fatalf("cycle %d: %v\n%s", cycle+1, err, server.LogTail(40))
+		}
+		slowest = max(slowest, time.Since(began))
+		acked, lost := book.verifyAcked(t, readStored(t, server, book.verified+1))
+		t.Logf("cycle %d: up after %s; %d acknowledged so far, %d lost", cycle+1, time.Since(began).Round(time.Millisecond), acked, lost)
+		if t.Failed() {
+			break
+		}
+	}
+	cancel()
+	load.Wait()
+
+	stored := readStored(t, server, 1)
+	problems := book.verifyAll(t, stored)
+	verifyGets(t, server, stored)
+	total := book.count()
+	t.Logf("%d kills, %d clients, seed %d: %d writes acknowledged, %d lost or wrong; %d refused, %d of unknown outcome; slowest start %s",
+		*cycles, *clients, *seed, total[acknowledged], problems, total[refused], total[unknown], slowest.Round(time.Millisecond))
+	if total[acknowledged] < *cycles**clients {
+		t.Errorf("only %d writes were acknowledged: there was no load", total[acknowledged])
+	}
+}
+
+// createBucket creates a bucket that never drops a value, so that every acknowledged write can be
+// looked up again.
+func createBucket(t *testing.T, server *process.Server) {
+	t.Helper()
+	js, err := jetstream.New(server.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{
+		Name: "KV_" + bucket, Subjects: []string{"$KV." + bucket + ".>"}, MaxMsgsPerSubject: 1 << 40,
+		AllowDirect: true, AllowRollup: true, DenyDelete: true, Discard: jetstream.DiscardNew,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// record is one stored value.
+type record struct {
+	revision   uint64
+	key, value string
+}
+
+// readStored reads what is stored from a revision on, up to what is stored as the call begins.
+func readStored(t *testing.T, server *process.Server, from uint64) []record {
+	t.Helper()
+	nc := server.Connect(t)
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := js.StreamInfo("KV_" + bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.State.LastSeq < from {
+		return nil
+	}
+	sub, err := js.SubscribeSync("$KV."+bucket+".>", nats.OrderedConsumer(), nats.StartSequence(from))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	records := make([]record, 0, info.State.LastSeq-from+1)
+	for revision := from - 1; revision < info.State.LastSeq; {
+		msg, err := sub.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatalf("reading stopped after revision %d of %d: %v", revision, info.State.LastSeq, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		revision = meta.Sequence.Stream
+		records = append(records, record{revision, msg.Subject[len("$KV."+bucket+"."):], string(msg.Data)})
+	}
+	return records
+}
+
+// verifyGets holds what a get answers against the last stored value of each key.
+func verifyGets(t *testing.T, server *process.Server, stored []record) {
+	t.Helper()
+	js, err := jetstream.New(server.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	kv, err := js.KeyValue(ctx, bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := map[string]record{}
+	for _, r := range stored {
+		last[r.key] = r
+	}
+	for key, want := range last {
+		entry, err := kv.Get(ctx, key)
+		if err != nil {
+			t.Fatalf("get %s: %v", key, err)
+		}
+		if got := (record{entry.Revision(), key, string(entry.Value())}); got != want {
+			t.Errorf("get %s: got %+v, the last stored is %+v", key, got, want)
+		}
+	}
+}

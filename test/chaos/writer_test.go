@@ -1,0 +1,109 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cleatkv/cleat/test/process"
+)
+
+// writeTimeout is how long a client waits for an answer. A write that was under way when the
+// connection broke waits no longer: the answer will not come.
+const writeTimeout = 5 * time.Second
+
+// sharedKeys is how many keys all clients compare and set.
+const sharedKeys = 4
+
+// writer is one client: one write at a time, three puts of its own keys for each compare-and-set
+// of a shared one, until told to stop.
+type writer struct {
+	id   int
+	kv   jetstream.KeyValue
+	book *ledger
+
+	// giveUp cancels the operation under way, if any. The connection calls it when it breaks.
+	giveUp atomic.Pointer[context.CancelFunc]
+}
+
+// newWriter connects a client that comes back after every kill.
+func newWriter(t *testing.T, server *process.Server, book *ledger, id int) *writer {
+	t.Helper()
+	w := &writer{id: id, book: book}
+	none := context.CancelFunc(func() {})
+	w.giveUp.Store(&none)
+	nc := server.Connect(t, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { (*w.giveUp.Load())() }))
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(context.Background(), bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.kv = kv
+	return w
+}
+
+func (w *writer) run(ctx context.Context) {
+	for n := 0; ctx.Err() == nil; n++ {
+		value := fmt.Sprintf("%d-%d", w.id, n)
+		if n%4 == 3 {
+			w.compareAndSet(ctx, fmt.Sprintf("shared.%d", n/4%sharedKeys), value)
+		} else {
+			w.put(ctx, "own."+strconv.Itoa(w.id)+"."+strconv.Itoa(n%50), value)
+		}
+	}
+}
+
+func (w *writer) put(ctx context.Context, key, value string) {
+	w.book.begin(value, write{key: key})
+	ctx, cancel := w.operation(ctx)
+	defer cancel()
+	revision, err := w.kv.Put(ctx, key, []byte(value))
+	w.book.end(value, judgeError(err), revision)
+}
+
+func (w *writer) compareAndSet(ctx context.Context, key, value string) {
+	ctx, cancel := w.operation(ctx)
+	defer cancel()
+	var last uint64
+	switch entry, err := w.kv.Get(ctx, key); {
+	case err == nil:
+		last = entry.Revision()
+	case !errors.Is(err, jetstream.ErrKeyNotFound):
+		return // No answer; nothing was written.
+	}
+	w.book.begin(value, write{key: key, cas: true, expected: last})
+	revision, err := w.kv.Update(ctx, key, []byte(value), last)
+	w.book.end(value, judgeError(err), revision)
+}
+
+// operation returns the context of one operation.
+func (w *writer) operation(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	w.giveUp.Store(&cancel)
+	return ctx, cancel
+}
+
+// judgeError tells what an error says about the write: an answer of the server is definite, and so
+// is that nobody was there to take it; anything else leaves it open.
+func judgeError(err error) outcome {
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return acknowledged
+	case errors.As(err, &api), errors.Is(err, jetstream.ErrNoStreamResponse):
+		return refused
+	default:
+		return unknown
+	}
+}
