@@ -9,7 +9,7 @@ import (
 
 // A batch is what one sync makes durable. Its bytes, spread over the data parts of its sectors:
 //
-//	| header 64 | rows | copy of the previous batch's rows | heads | payloads | trailer 16 |
+//	| header 72 | rows | copy of the previous batch's rows | heads | payloads | trailer 16 |
 //
 // A row is one group's share: its complete hard state and log start after the batch, and the
 // entries, all of one term, that the batch appends to it. An entry's head holds type, length and
@@ -28,14 +28,15 @@ import (
 //	36 payload bytes 4
 //	40 copy sequence 8   the batch whose rows are copied
 //	48 first segment 8   segments below this number are not needed
-//	56 chain 8           the chain value of the batch before
+//	56 first sequence 8  of the first batch in this segment
+//	64 chain 8           the chain value of the batch before
 //
 // The trailer is the sequence again and this batch's chain value: the xxh3 of everything from
 // the header to the heads. Since the heads hold the payload hashes, it covers all.
 const (
 	batchMagic  = 0x31424c43
 	footerMagic = 0x31464c43
-	headerSize  = 64
+	headerSize  = 72
 	trailerSize = 16
 )
 
@@ -51,6 +52,7 @@ type batchHeader struct {
 	payloadBytes  uint32
 	copySeq       uint64
 	firstSegment  uint64
+	segmentSeq    uint64
 	previousChain uint64
 }
 
@@ -78,6 +80,7 @@ func (h *batchHeader) append(b []byte) []byte {
 	b = le.AppendUint32(b, h.payloadBytes)
 	b = le.AppendUint64(b, h.copySeq)
 	b = le.AppendUint64(b, h.firstSegment)
+	b = le.AppendUint64(b, h.segmentSeq)
 	return le.AppendUint64(b, h.previousChain)
 }
 
@@ -92,7 +95,8 @@ func (h *batchHeader) decode(b []byte) {
 	h.payloadBytes = le.Uint32(b[36:])
 	h.copySeq = le.Uint64(b[40:])
 	h.firstSegment = le.Uint64(b[48:])
-	h.previousChain = le.Uint64(b[56:])
+	h.segmentSeq = le.Uint64(b[56:])
+	h.previousChain = le.Uint64(b[64:])
 }
 
 // prefixBytes is the length of all that comes before the payloads.
@@ -149,21 +153,30 @@ func (r *row) append(b []byte, seq uint64) []byte {
 func decodeRows(b []byte, seq uint64) ([]row, error) {
 	var rows []row
 	for d := (decoder{b: b}); len(d.b) > 0; {
-		r := row{flags: d.byte()}
-		r.group = GroupID(d.uvarint())
-		r.prev = seq - d.uvarint()
-		r.hard = HardState{Term: d.uvarint(), Vote: d.uvarint(), Commit: d.uvarint()}
-		r.start = Position{Index: d.uvarint(), Term: d.uvarint()}
-		r.count = d.uvarint()
-		if r.count > 0 {
-			r.first, r.term, r.fold = d.uvarint(), d.uvarint(), d.uint64()
-		}
-		if d.bad || r.first+r.count < r.first {
+		r := d.row(seq)
+		if d.bad {
 			return nil, errMalformed
 		}
 		rows = append(rows, r)
 	}
 	return rows, nil
+}
+
+func (d *decoder) row(seq uint64) row {
+	r := row{flags: d.byte()}
+	r.group = GroupID(d.uvarint())
+	r.prev = seq - d.uvarint()
+	r.hard = HardState{Term: d.uvarint(), Vote: d.uvarint(), Commit: d.uvarint()}
+	r.start = Position{Index: d.uvarint(), Term: d.uvarint()}
+	r.count = d.uvarint()
+	if r.count > 0 {
+		r.first, r.term, r.fold = d.uvarint(), d.uvarint(), d.uint64()
+	}
+	// An index has room above it, so that last and next of a row never wrap.
+	if r.first > 1<<62 || r.count > 1<<62 || r.start.Index > 1<<62 {
+		d.bad = true
+	}
+	return r
 }
 
 // head describes one entry's payload.

@@ -25,11 +25,11 @@ type group struct {
 	tail []Entry
 
 	// dirty is set while start or hard differ from the group's last row.
-	dirty bool
-
-	// fresh is set until the group has its first row.
-	fresh   bool
+	dirty   bool
 	removed bool
+
+	// pins is set while the group is counted in Log.pins.
+	pins bool
 
 	// doubt is set if it is unknown what the group lost; entries known as lost are runs.
 	doubt *DamageError
@@ -37,9 +37,13 @@ type group struct {
 	// version counts the updates.
 	version uint64
 
-	// rowSeq and rowSegment say where the group's last row is. The writer owns them.
-	rowSeq     uint64
+	// rowSegment and rowSeq say where the group's last row on disk is, 0 if it has none.
 	rowSegment uint64
+
+	// The writer owns the rest. footerAt is the group's last row in the footer of footerSegment.
+	rowSeq        uint64
+	footerSegment uint64
+	footerAt      int
 }
 
 // run is consecutive entries of one term that one batch brought.
@@ -75,23 +79,27 @@ type op struct {
 	run     *run // nil without entries
 	entries []Entry
 
-	// Where the run's heads and payloads are in those of the batch.
+	// Set when the batch is encoded: the row, and where the run's heads and payloads are in those of
+	// the batch.
+	row                                    row
 	headAt, headLen, payloadAt, payloadLen uint32
 }
 
-// apply executes an update in memory and appends the rows that it takes to ops. sync says
-// whether it must reach the disk.
-func (g *group) apply(u *Update, ops []op) (_ []op, sync bool) {
+// apply executes an update in memory and appends the rows that must reach the disk to ops: none if
+// a later row of the group will do.
+func (l *Log) apply(g *group, u *Update, ops []op) []op {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer l.unpinned(g)
 	g.version++
 	g.checkDamaged(u)
-	var flags uint8
 	if u.Remove {
 		g.removed = true
-		g.runs, g.tail = nil, nil
-		return append(ops, op{g: g, flags: rowRemove}), true
+		g.runs, g.tail, g.doubt = nil, nil, nil
+		return append(ops, op{g: g, flags: rowRemove})
 	}
+	var flags uint8
+	sync := false
 	if u.Reset != nil {
 		g.start, g.last = *u.Reset, u.Reset.Index
 		g.runs, g.tail, g.doubt = nil, nil, nil
@@ -119,10 +127,10 @@ func (g *group) apply(u *Update, ops []op) (_ []op, sync bool) {
 	for i := first; i < len(ops); i++ {
 		ops[i].hard, ops[i].start = g.hard, g.start
 		ops[i].flags = flags
-		flags &^= rowReset
-		g.dirty, sync = false, true
+		flags = 0
+		g.dirty = false
 	}
-	return ops, sync
+	return ops
 }
 
 // push appends entries of one term.

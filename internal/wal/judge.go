@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -30,25 +31,37 @@ func (f Finding) String() string { return fmt.Sprintf("%s at offset %d: %s", f.F
 //
 // Batches are numbered and chained, so a stretch between two batches with consecutive numbers held
 // nothing, whatever it looks like now. A lost batch is identified by its own directory if that can
-// be read, else by the copy in its successor; if both are gone, then by the rows of each group,
-// which name the batch of the row before, and by the segment's index. Groups for which all that
-// leaves a doubt are reported as such.
+// be read, else by the copy in its successor, a lost segment by its index file; if all is gone, then
+// the rows of each group tell, which name the batch of the row before. Groups for which that leaves a
+// doubt are reported as such.
 type judge struct {
 	groups   map[GroupID]*group
 	findings []Finding
+	hurt     map[uint64]bool // segments with findings
 
 	// The last good batch is held back until its successor confirmed its chain value.
 	last    *item
 	between []*item // found since
-	any     bool    // a batch was seen
-	first   uint64  // sequence of the first batch
 
+	any     bool   // a batch was seen
+	first   uint64 // sequence of the first batch that the log still has
 	applied uint64 // sequence of the last batch that is in groups
-	rows    []row  // of the last batch, for the copy
 	gaps    []gap  // batches of which nothing is known
 
 	firstSegment uint64
 	durable      place // what some header says is durable
+
+	// To seal segments that a crash left unsealed.
+	footer   footerBuilder
+	end      place // of the last batch
+	endSeq   uint64
+	chain    uint64
+	sealed   map[uint64]bool
+	unsealed []unsealed
+	footers  map[uint64]*item // of segments with gaps
+
+	tail tail
+	rest *DamageError // of groups that are not known
 }
 
 // gap is lost batches with unknown content, first to last.
@@ -57,60 +70,85 @@ type gap struct {
 	loss        *lostRun
 }
 
+type unsealed struct {
+	segment uint64
+	at      place
+	footer  []byte
+}
+
+// tail is where the log goes on.
+type tail struct {
+	at      place // behind the last batch
+	seq     uint64
+	chain   uint64
+	rows    []row
+	rowsSeq uint64
+	clear   []*item // torn: to be overwritten with zeros
+	damaged bool    // at must not be written, start a new segment
+}
+
+func newJudge() *judge {
+	return &judge{
+		groups:  make(map[GroupID]*group),
+		hurt:    make(map[uint64]bool),
+		sealed:  make(map[uint64]bool),
+		footers: make(map[uint64]*item),
+	}
+}
+
 func (j *judge) find(at place, what string) {
 	j.findings = append(j.findings, Finding{segmentName(at.segment), at.offset(), what})
+	j.hurt[at.segment] = true
+}
+
+// blame reports an item and makes the loss of it.
+func (j *judge) blame(it *item, reason string) *lostRun {
+	loss := it.loss(reason)
+	j.find(place{it.at.segment, uint32(loss.offset / sectorSize)}, loss.reason)
+	return loss
 }
 
 // add takes the next item.
 func (j *judge) add(it *item) {
-	if it.kind != itemHole {
-		if j.durable.less(it.head.durable) {
-			j.durable = it.head.durable
-		}
+	if it.kind != itemHole && j.durable.less(it.head.durable) {
+		j.durable = it.head.durable
 	}
 	switch {
-	case it.kind != itemBatch:
-		j.between = append(j.between, it)
-	case j.last != nil && it.head.seq <= j.last.head.seq:
-		j.find(it.at, "batch out of order")
-		j.between = append(j.between, it)
-	default:
+	case it.kind == itemBatch && (j.last == nil || it.head.seq > j.last.head.seq):
 		j.settle(it)
 		j.last, j.any = it, true
 		j.firstSegment = max(j.firstSegment, it.head.firstSegment)
+		return
+	case it.kind == itemBatch:
+		j.find(it.at, "batch out of order")
+	case it.kind == itemFooter && it.footer != nil && (j.hurt[it.at.segment] || len(j.between) > 0):
+		j.footers[it.at.segment] = it
+	case it.kind == itemGone:
+		j.find(it.at, "segment is missing or has no header")
+		if it.footer != nil {
+			j.footers[it.at.segment] = it
+		}
+	}
+	j.between = append(j.between, it)
+}
+
+// endSegment is called behind the last item of a segment.
+func (j *judge) endSegment(number uint64, index bool) {
+	for _, it := range j.between {
+		if it.at.segment == number && it.kind == itemFooter && it.footer != nil {
+			j.sealed[number] = index
+		}
 	}
 }
 
 // settle applies the batch that was held back, and then what lies between it and its good
 // successor.
 func (j *judge) settle(next *item) {
-	seq := next.head.seq
-	if !j.any {
-		j.first, j.applied = seq, seq-1
-		j.leading(next)
-		return
-	}
-	j.confirm(next)
-	j.applied = j.last.head.seq
-	if j.applied+1 < seq {
-		j.lost(next)
+	if j.any {
+		j.confirm(next)
 	} else {
-		for _, it := range j.between {
-			j.harmless(it)
-		}
-	}
-	j.between = j.between[:0]
-}
-
-// leading judges what comes before the first good batch.
-func (j *judge) leading(next *item) {
-	for _, it := range j.between {
-		if it.kind == itemBroken && it.head.seq < next.head.seq {
-			j.first, j.applied = min(j.first, it.head.seq), min(j.applied, it.head.seq-1)
-		}
-	}
-	if len(j.between) > 0 && j.first == next.head.seq && next.head.copySeq == next.head.seq-1 && next.head.copySeq > 0 {
-		j.first, j.applied = next.head.copySeq, next.head.copySeq-1
+		j.first = j.firstSeq(next)
+		j.applied = j.first - 1
 	}
 	if j.applied+1 < next.head.seq {
 		j.lost(next)
@@ -119,19 +157,35 @@ func (j *judge) leading(next *item) {
 			j.harmless(it)
 		}
 	}
+	clear(j.between)
 	j.between = j.between[:0]
+}
+
+// firstSeq is the sequence of the first batch that the log must have: every batch says with which one
+// its segment began.
+func (j *judge) firstSeq(next *item) uint64 {
+	segment := next.at.segment
+	if len(j.between) > 0 {
+		segment = j.between[0].at.segment
+	}
+	for _, it := range append(j.between, next) {
+		if it.at.segment == segment && it.head.segmentSeq > 0 {
+			return it.head.segmentSeq
+		}
+	}
+	return 1
 }
 
 // confirm applies the batch that was held back; if its successor knows another chain value, its
 // content is not what was acknowledged.
 func (j *judge) confirm(next *item) {
 	last := j.last
+	j.applied = last.head.seq
 	if next == nil || last.chain == next.head.previousChain || next.head.seq != last.head.seq+1 {
-		j.apply(last, last.rows, last.runs)
+		j.apply(last)
 		return
 	}
-	j.find(last.at, last.reason())
-	loss := last.loss("")
+	loss := j.blame(last, "batch differs from what its successor knows")
 	if next.head.copySeq == last.head.seq {
 		j.applyLost(last.at.segment, last.head.seq, next.copied, loss)
 	} else {
@@ -141,111 +195,130 @@ func (j *judge) confirm(next *item) {
 
 // harmless reports an item that lies where nothing was.
 func (j *judge) harmless(it *item) {
-	if it.bad > 0 {
-		j.find(place{it.at.segment, it.firstBad}, "sector damaged, nothing was there")
-	} else if it.kind == itemHole && it.first == sectorBad {
-		j.find(it.at, "sector damaged, nothing was there")
+	switch {
+	case it.kind == itemGone:
+		// Reported already.
+	case it.bad > 0:
+		j.find(place{it.at.segment, it.firstBad}, "sector damaged where nothing was written")
+	case it.kind == itemBroken || it.kind == itemHole && it.zero < it.sectors:
+		j.find(it.at, "remains of a batch that was cut")
 	}
 }
 
 // lost judges the batches between the last one applied and next, which are missing or broken.
 func (j *judge) lost(next *item) {
-	for seq := j.applied + 1; seq < next.head.seq; seq++ {
-		it := j.broken(seq)
-		switch {
-		case it != nil && it.rowsOK:
-			j.find(place{it.at.segment, uint32(it.loss("").offset / sectorSize)}, it.reason())
-			j.apply(it, it.rows, it.runs)
-		case next.head.copySeq == seq:
-			loss := j.blame(it, next)
+	for j.applied+1 < next.head.seq {
+		seq := j.applied + 1
+		if it := j.known(seq); it != nil {
+			j.applyKnown(it)
+			continue
+		}
+		j.applied = j.nextKnown(seq, next) - 1
+		loss := j.blameBetween(next)
+		if next.head.copySeq == seq {
+			j.applied = seq
 			j.applyLost(next.at.segment, seq, next.copied, loss)
-		default:
-			last := j.nextKnown(seq, next.head)
-			j.gaps = append(j.gaps, gap{seq, last, j.blame(it, next)})
-			seq = last
+			continue
 		}
+		j.gaps = append(j.gaps, gap{seq, j.applied, loss})
 	}
-	j.applied = next.head.seq - 1
 }
 
-// nextKnown is the last of the unknown batches from seq on.
-func (j *judge) nextKnown(seq uint64, next batchHeader) uint64 {
-	last := next.seq - 1
-	if next.copySeq == last {
-		last--
-	}
+// known returns the item that tells what batch seq held.
+func (j *judge) known(seq uint64) *item {
 	for _, it := range j.between {
-		if it.kind == itemBroken && it.rowsOK && it.head.seq > seq {
-			last = min(last, it.head.seq-1)
-		}
-	}
-	return max(last, seq)
-}
-
-func (j *judge) broken(seq uint64) *item {
-	for _, it := range j.between {
-		if it.kind == itemBroken && it.head.seq == seq {
+		switch {
+		case it.kind == itemBroken && it.rowsOK && it.head.seq == seq:
+			return it
+		case it.kind == itemGone && it.footer != nil && it.head.segmentSeq <= seq && seq <= it.head.seq:
 			return it
 		}
 	}
 	return nil
 }
 
-// blame finds the place to report for a batch that is missing before next.
-func (j *judge) blame(it *item, next *item) *lostRun {
-	if it == nil {
-		for _, hole := range j.between {
-			if it == nil || hole.bad > 0 && it.bad == 0 {
-				it = hole
-			}
+// nextKnown is the first batch behind seq whose content is known.
+func (j *judge) nextKnown(seq uint64, next *item) uint64 {
+	known := next.head.seq
+	if c := next.head.copySeq; seq < c && c+1 == known {
+		known = c
+	}
+	for _, it := range j.between {
+		switch {
+		case it.kind == itemBroken && it.rowsOK && seq < it.head.seq:
+			known = min(known, it.head.seq)
+		case it.kind == itemGone && it.footer != nil && seq < it.head.segmentSeq:
+			known = min(known, it.head.segmentSeq)
 		}
 	}
-	loss := &lostRun{file: segmentName(next.at.segment), offset: next.at.offset(), reason: "the batch before is missing"}
-	if it != nil {
-		loss = it.loss("")
-		if it.bad+it.zero == 0 {
-			loss.reason = "batch is missing"
-		}
-	}
-	j.findings = append(j.findings, Finding{loss.file, loss.offset, loss.reason})
-	return loss
+	return known
 }
 
-// apply executes the rows of a batch, whose entries are where runs say.
-func (j *judge) apply(it *item, rows []row, runs [][]*run) {
-	for i := range rows {
-		var rs []*run
-		if runs != nil {
-			rs = runs[i]
-		}
-		j.applyRow(it.at.segment, it.head.seq, &rows[i], rs)
+// applyKnown applies what is left of a broken batch, or what the index says of a segment.
+func (j *judge) applyKnown(it *item) {
+	j.applied = it.head.seq
+	if it.kind == itemBroken {
+		j.blame(it, "")
+		j.apply(it)
+		return
 	}
-	j.rows = rows
+	loss := it.loss("segment is missing or has no header")
+	for i := range it.footer.rows {
+		r := &it.footer.rows[i]
+		j.applyLost(it.at.segment, r.seq, []row{r.row}, loss)
+	}
+}
+
+// blameBetween finds the place to report for batches that are missing before next.
+func (j *judge) blameBetween(next *item) *lostRun {
+	worst := next
+	for _, it := range j.between {
+		if it.kind == itemFooter {
+			continue
+		}
+		if worst == next || it.bad > 0 && worst.bad == 0 {
+			worst = it
+		}
+	}
+	if worst == next {
+		return j.blame(next, "the batch before is missing")
+	}
+	return j.blame(worst, "")
+}
+
+// apply executes the rows of a batch as far as it could be read.
+func (j *judge) apply(it *item) {
+	j.seal(it.at.segment, it.head.segmentSeq)
+	for i := range it.rows {
+		j.applyRow(it.at.segment, it.head.seq, it.head.segmentSeq, &it.rows[i], it.runs[i])
+	}
+	j.end, j.endSeq, j.chain = it.next(), it.head.seq, it.chain
 }
 
 // applyLost executes the rows of a batch whose entries are lost.
 func (j *judge) applyLost(segment, seq uint64, rows []row, loss *lostRun) {
 	for i := range rows {
-		var rs []*run
+		var runs []*run
 		if r := &rows[i]; r.count > 0 {
 			l := *loss
-			rs = []*run{r.lostRun(&l)}
+			runs = []*run{r.lostRun(place{segment: segment}, &l)}
 		}
-		j.applyRow(segment, seq, &rows[i], rs)
+		j.applyRow(segment, seq, seq, &rows[i], runs)
 	}
 }
 
-func (j *judge) applyRow(segment, seq uint64, r *row, runs []*run) {
+func (j *judge) applyRow(segment, seq, first uint64, r *row, runs []*run) {
 	g := j.groups[r.group]
-	if r.flags&rowRemove != 0 {
-		delete(j.groups, r.group)
-		return
-	}
 	if g == nil {
 		g = &group{id: r.group}
 		j.groups[r.group] = g
 	}
+	j.seal(segment, first)
+	j.footer.add(g, segment, seq, *r)
 	switch {
+	case r.flags&rowRemove != 0:
+		delete(j.groups, r.group)
+		return
 	case r.flags&rowReset != 0:
 		g.runs, g.last, g.doubt = nil, r.start.Index, nil
 	case r.prev == g.rowSeq, r.prev == seq, g.rowSeq == 0 && r.prev < j.first:
@@ -261,12 +334,27 @@ func (j *judge) applyRow(segment, seq uint64, r *row, runs []*run) {
 	}
 }
 
+// seal notes the footer of the segment before, if it has none, when the rows of another one come.
+func (j *judge) seal(segment, first uint64) {
+	f := &j.footer
+	if f.segment == segment {
+		return
+	}
+	if f.segment != 0 && !j.sealed[f.segment] && !j.hurt[f.segment] && j.end.segment == f.segment {
+		j.unsealed = append(j.unsealed, unsealed{f.segment, j.end, f.encode(j.endSeq, j.chain)})
+	}
+	f.begin(segment, first)
+}
+
 // cut drops the entries from index on, as replaceFrom does, but allows a gap: entries may have been
 // in segments that are deleted since.
 func (g *group) cut(index uint64) {
 	for n := len(g.runs); n > 0; n-- {
 		r := g.runs[n-1]
 		if r.first < index {
+			if r.last >= index && r.lost != nil {
+				r.lost.fold = 0 // It was of more entries.
+			}
 			r.last = min(r.last, index-1)
 			return
 		}
@@ -276,167 +364,182 @@ func (g *group) cut(index uint64) {
 
 // doubtOf says that the row of batch seq is lost.
 func (j *judge) doubtOf(g GroupID, seq uint64) *DamageError {
-	d := &DamageError{Group: g, Unknown: true, Reason: "a batch is missing"}
 	for i := range j.gaps {
 		if gap := &j.gaps[i]; gap.first <= seq && seq <= gap.last {
-			d.File, d.Offset, d.Reason = gap.loss.file, gap.loss.offset, gap.loss.reason
+			return gap.loss.doubt(g)
 		}
 	}
-	return d
+	return (&lostRun{reason: fmt.Sprintf("batch %d is missing", seq)}).doubt(g)
 }
 
-// tail is where the log goes on.
-type tail struct {
-	at      place // behind the last batch
-	seq     uint64
-	chain   uint64
-	rows    []row
-	rowsSeq uint64
-	clear   []*item // torn: to be overwritten with zeros
-	damaged bool    // at must not be written, start a new segment
-	skip    bool    // a batch of unknown content may have had the next sequence
+func (l *lostRun) doubt(g GroupID) *DamageError {
+	return &DamageError{Group: g, File: l.file, Offset: l.offset, Reason: l.reason, Unknown: true}
 }
 
-// finish judges what lies behind the last good batch.
-func (j *judge) finish() tail {
-	var t tail
+// finish judges what lies behind the last good batch and completes the verdict.
+func (j *judge) finish() {
+	t := &j.tail
 	if j.any {
 		j.confirm(nil)
 		l := j.last
-		j.applied = l.head.seq
-		t = tail{at: l.next(), seq: l.head.seq, chain: l.chain, rows: l.rows, rowsSeq: l.head.seq}
+		*t = tail{at: l.next(), seq: l.head.seq, chain: l.chain, rows: l.rows, rowsSeq: l.head.seq}
+	} else if len(j.between) > 0 {
+		t.at = j.between[0].at
 	}
-	for i, it := range j.between {
-		if i == 0 && t.at.segment == 0 {
-			t.at = it.at
-		}
-		j.end(&t, it, i)
+	for _, it := range j.between {
+		j.behind(it)
+	}
+	j.doubts()
+	for _, g := range j.groups {
+		g.complete()
 	}
 	slices.SortFunc(j.findings, func(a, b Finding) int {
-		if a.File != b.File {
-			return cmpString(a.File, b.File)
-		}
-		return int(a.Offset - b.Offset)
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.What, b.What))
 	})
-	return t
+	j.findings = slices.Compact(j.findings)
 }
 
-// end judges one item behind the last good batch.
-func (j *judge) end(t *tail, it *item, i int) {
+// behind judges one item behind the last good batch.
+func (j *judge) behind(it *item) {
+	t := &j.tail
 	durable := it.at.less(j.durable)
 	switch {
+	case it.kind == itemGone:
+		t.damaged = true
+		if it.footer != nil {
+			j.missing(it.head.segmentSeq-1, it.loss(""))
+			j.applyKnown(it)
+			t.seq = j.applied
+			break
+		}
+		// How many batches it had is not known; leave room for their numbers.
+		t.seq += 1 << 20
+		j.missing(t.seq, it.loss("segment is missing or has no header"))
 	case it.kind == itemFooter:
 		// A footer is written after the next segment got its first batch.
-		if it.footer != nil {
-			t.damaged, t.skip = true, true
-			j.gaps = append(j.gaps, gap{it.head.seq + 1, ^uint64(0), &lostRun{file: segmentName(it.at.segment + 1), reason: "the batches behind a sealed segment are missing"}})
-		} else {
-			j.harmless(it)
-			t.damaged = true
-		}
+		t.damaged = true
+		t.seq += 1 << 20
+		j.missing(t.seq, j.blame(it, "the batches behind a sealed segment are missing"))
 	case it.kind == itemHole && it.first == sectorZero && !durable:
 		// If a batch had been here and were lost without a trace, its first sector would
 		// show zeros too: that much is undecidable. Garbage further on proves nothing more.
-		j.harmless(it)
-		if it.bad > 0 || it.zero < it.sectors {
+		if it.bad > 0 {
+			j.harmless(it)
+			t.damaged = true
+		} else if it.zero < it.sectors {
 			t.clear = append(t.clear, it)
 		}
 	case it.kind == itemHole:
-		loss := it.loss("")
-		j.find(place{it.at.segment, uint32(loss.offset / sectorSize)}, loss.reason)
-		j.gaps = append(j.gaps, gap{j.applied + 1, j.applied + 1, loss})
-		t.damaged, t.skip = true, true
-	case it.kind == itemBroken && it.bad == 0 && !durable && it.head.seq == j.applied+1:
+		t.damaged = true
+		t.seq++
+		j.missing(t.seq, j.blame(it, ""))
+	case it.bad == 0 && !durable && it.head.seq == j.applied+1:
 		t.clear = append(t.clear, it)
-	case it.kind == itemBroken:
-		j.endBroken(t, it)
+	default:
+		j.behindBroken(it)
 	}
 }
 
-// endBroken judges a batch at the end that was acknowledged, or may have been.
-func (j *judge) endBroken(t *tail, it *item) {
-	loss := it.loss("")
-	j.find(place{it.at.segment, uint32(loss.offset / sectorSize)}, loss.reason)
-	if it.head.seq > j.applied+1 {
-		last := it.head.seq - 1
-		if it.copyOK && it.head.copySeq == last {
-			if last > j.applied+1 {
-				j.gaps = append(j.gaps, gap{j.applied + 1, last - 1, loss})
-			}
-			j.applyLost(it.at.segment, last, it.copied, loss)
-		} else {
-			j.gaps = append(j.gaps, gap{j.applied + 1, last, loss})
-		}
+// missing notes that batches up to seq are lost.
+func (j *judge) missing(seq uint64, loss *lostRun) {
+	if j.applied < seq {
+		j.gaps = append(j.gaps, gap{j.applied + 1, seq, loss})
+		j.applied = seq
 	}
+}
+
+// behindBroken judges a batch at the end that was acknowledged, or may have been.
+func (j *judge) behindBroken(it *item) {
+	t := &j.tail
+	t.damaged = true
+	loss := j.blame(it, "")
+	if it.copyOK && it.head.copySeq > j.applied {
+		j.missing(it.head.copySeq-1, loss)
+		j.applied = it.head.copySeq
+		j.applyLost(it.at.segment, it.head.copySeq, it.copied, loss)
+	}
+	j.missing(it.head.seq-1, loss)
 	if it.rowsOK {
-		j.apply(it, it.rows, it.runs)
+		j.apply(it)
+		j.applied = it.head.seq
 	} else {
-		j.gaps = append(j.gaps, gap{it.head.seq, it.head.seq, loss})
+		j.missing(it.head.seq, loss)
 	}
-	j.applied = it.head.seq
-	t.seq, t.damaged, t.skip = it.head.seq, true, !it.rowsOK
+	t.seq, t.chain = it.head.seq, it.chain
 	t.rows, t.rowsSeq = it.rows, it.head.seq
 }
 
 // doubts says for each group without a row behind an unknown batch that it may have been in it,
-// unless an index of the segment knows better.
-func (j *judge) doubts() (rest *DamageError) {
+// unless the footer of the segment knows better.
+func (j *judge) doubts() {
 	for i := range j.gaps {
 		gap := &j.gaps[i]
-		d := DamageError{File: gap.loss.file, Offset: gap.loss.offset, Reason: gap.loss.reason, Unknown: true}
+		if f := j.footerOf(gap); f != nil {
+			j.doubtListed(gap, f)
+			continue
+		}
 		for _, g := range j.groups {
 			if g.rowSeq < gap.first && g.doubt == nil {
-				c := d
-				c.Group = g.id
-				g.doubt = &c
+				g.doubt = gap.loss.doubt(g.id)
 			}
 		}
-		rest = &d
+		j.rest = gap.loss.doubt(0)
 	}
-	return rest
 }
 
-// complete makes sure that each group has all entries from its start to its end; what is not there
-// is lost without identity.
-func (j *judge) complete(g *group) {
+// footerOf returns the footer of the segment that had all batches of the gap.
+func (j *judge) footerOf(gap *gap) *footer {
+	for _, it := range j.footers {
+		if it.head.segmentSeq <= gap.first && gap.last <= it.head.seq {
+			return it.footer
+		}
+	}
+	return nil
+}
+
+// doubtListed says of the groups whose last row in a segment is in the gap that they lost it.
+func (j *judge) doubtListed(gap *gap, f *footer) {
+	for i := range f.rows {
+		r := &f.rows[i]
+		g := j.groups[r.group]
+		if r.seq < gap.first || r.seq > gap.last || r.flags&rowRemove != 0 || g != nil && g.rowSeq > gap.last {
+			continue
+		}
+		if g == nil {
+			g = &group{id: r.group}
+			j.groups[r.group] = g
+		}
+		g.doubt = gap.loss.doubt(r.group)
+	}
+}
+
+// complete makes sure that the group has all entries from its start to its end; what is not there is
+// lost without identity.
+func (g *group) complete() {
 	n := 0
 	for n < len(g.runs) && g.runs[n].last <= g.start.Index {
 		n++
 	}
-	g.runs = g.runs[n:]
+	old := g.runs[n:]
+	g.runs = make([]*run, 0, len(old))
 	g.last = max(g.last, g.start.Index)
 	next := g.start.Index + 1
-	var runs []*run
-	missing := func(to uint64) {
-		if next > to {
-			return
-		}
-		loss := &lostRun{reason: "log entries are missing"}
-		if g.doubt != nil {
-			loss.file, loss.offset, loss.reason = g.doubt.File, g.doubt.Offset, g.doubt.Reason
-		}
-		runs = append(runs, &run{first: next, last: to, count: to - next + 1, lost: loss})
-	}
-	for _, r := range g.runs {
-		missing(r.first - 1)
-		runs = append(runs, r)
+	for _, r := range old {
+		g.loseTo(next, r.first-1)
+		g.runs = append(g.runs, r)
 		next = r.last + 1
 	}
-	missing(g.last)
-	g.runs = runs
-	for _, r := range g.runs {
-		if r.lost != nil && r.term == 0 && g.doubt == nil {
-			g.doubt = &DamageError{Group: g.id, File: r.lost.file, Offset: r.lost.offset, Reason: r.lost.reason, Unknown: true}
-		}
-	}
+	g.loseTo(next, g.last)
 }
 
-func cmpString(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+// loseTo appends a run of lost entries of which nothing is known.
+func (g *group) loseTo(first, last uint64) {
+	if first > last {
+		return
 	}
-	return 0
+	if g.doubt == nil {
+		g.doubt = (&lostRun{reason: fmt.Sprintf("log entries %d to %d are missing", first, last)}).doubt(g.id)
+	}
+	loss := &lostRun{file: g.doubt.File, offset: g.doubt.Offset, reason: g.doubt.Reason}
+	g.runs = append(g.runs, &run{first: first, last: last, count: last - first + 1, lost: loss})
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-
 )
 
 // Options says where the log is and whose it is.
@@ -68,12 +67,20 @@ type Log struct {
 		sync.RWMutex
 		m map[GroupID]*group
 	}
-	queue queue
-	files segmentFiles
-	w     writer
+	queue  queue
+	files  segmentFiles
+	keeper keeper
+	w      writer
 
 	findings []Finding
 	doubt    *DamageError // of groups that are not known
+
+	// See reclaim.go. pins counts the groups that need segment pinned, the oldest one; look is set
+	// when none does any more, retry when space was freed for a writer that waits for it.
+	pinned atomic.Uint64
+	pins   atomic.Int64
+	look   atomic.Bool
+	retry  atomic.Bool
 
 	wake    chan struct{}
 	stopped chan struct{}
@@ -92,13 +99,11 @@ type queue struct {
 	evict   []cached
 	evicted int // entries of evict that are done
 	bytes   int64
-	look    bool // segments may have become free
 }
 
 // submission is the ops up to ops, and whom to tell.
 type submission struct {
 	ops   int
-	sync  bool
 	bytes int64
 	done  func(error)
 
@@ -119,6 +124,9 @@ func Open(o Options) (*Log, error) {
 	l := &Log{o: o, wake: make(chan struct{}, 1), stopped: make(chan struct{}), epoch: time.Now()}
 	l.groups.m = make(map[GroupID]*group)
 	l.w.l = l
+	l.files.made.L = &l.files
+	l.keeper.work.L = &l.keeper
+	l.keeper.stopped = make(chan struct{})
 	if err := l.open(); err != nil {
 		l.closeFiles()
 		return nil, err
@@ -126,6 +134,7 @@ func Open(o Options) (*Log, error) {
 	if o.Stepped {
 		close(l.stopped)
 	} else {
+		go l.keep()
 		go l.Run()
 	}
 	return l, nil
@@ -204,15 +213,10 @@ func (l *Log) Submit(updates []Update, done func(error)) {
 	s := submission{done: done}
 	for i := range updates {
 		u := &updates[i]
-		var sync bool
-		g := l.forUpdate(u)
-		if g == nil {
-			continue
+		if g := l.forUpdate(u); g != nil {
+			q.ops = l.apply(g, u, q.ops)
+			s.bytes += l.keepCached(g, u.Entries)
 		}
-		q.ops, sync = g.apply(u, q.ops)
-		s.sync = s.sync || sync
-		s.bytes += l.keep(g, u.Entries)
-		q.look = q.look || u.Remove || u.Reset != nil || u.Compact.Index != 0
 	}
 	s.ops = q.base + len(q.ops)
 	q.bytes += s.bytes
@@ -232,14 +236,14 @@ func (l *Log) forUpdate(u *Update) *group {
 	case u.Remove:
 		delete(l.groups.m, u.Group)
 	case g == nil:
-		g = &group{id: u.Group, fresh: true}
+		g = &group{id: u.Group}
 		l.groups.m[u.Group] = g
 	}
 	return g
 }
 
-// keep enters entries into the order of eviction and returns their size.
-func (l *Log) keep(g *group, entries []Entry) (bytes int64) {
+// keepCached enters entries into the order of eviction and returns their size.
+func (l *Log) keepCached(g *group, entries []Entry) (bytes int64) {
 	if len(entries) == 0 {
 		return 0
 	}
@@ -285,11 +289,17 @@ func (l *Log) Run() {
 	for range l.wake {
 		for l.Step() {
 		}
-		if l.queue.isClosed() {
+		if l.queue.isClosed() && !l.w.waiting() {
 			return
+		}
+		if l.w.waiting() {
+			time.AfterFunc(spaceRetry, l.signal)
 		}
 	}
 }
+
+// spaceRetry is how often a writer without room looks whether there is some.
+const spaceRetry = 50 * time.Millisecond
 
 func (q *queue) isClosed() bool {
 	q.Lock()
@@ -314,7 +324,8 @@ func (l *Log) Err() error {
 	return l.queue.err
 }
 
-// Close writes what is submitted, stops the writer and closes the files.
+// Close writes what is submitted, stops the writer and closes the files. If the disk has no room
+// for it, what is submitted fails.
 func (l *Log) Close() error {
 	l.queue.Lock()
 	if l.queue.closed {
@@ -323,6 +334,7 @@ func (l *Log) Close() error {
 	}
 	l.queue.closed = true
 	l.queue.Unlock()
+	l.flush()
 	if l.o.Stepped {
 		for l.Step() {
 		}
@@ -330,6 +342,7 @@ func (l *Log) Close() error {
 		l.signal()
 		<-l.stopped
 	}
+	l.stopKeeper()
 	l.closeFiles()
 	return l.Err()
 }
@@ -348,4 +361,3 @@ func (l *Log) fail(err error) error {
 	}
 	return err
 }
-

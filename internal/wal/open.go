@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
@@ -19,50 +22,142 @@ func (l *Log) open() error {
 		return fmt.Errorf("wal: lock %s: %w", l.o.Dir, err)
 	}
 	l.lock = lock
-	l.files.open = make(map[uint64]*segment)
-	numbers, err := l.list()
-	if err != nil {
-		return err
-	}
-	j := &judge{groups: l.groups.m}
-	for _, n := range numbers {
-		if err := l.scan(j, n); err != nil {
-			return fmt.Errorf("wal: %w", err)
-		}
-	}
-	t := j.finish()
-	l.doubt = j.doubts()
-	for _, g := range l.groups.m {
-		j.complete(g)
-	}
-	l.findings = j.findings
-	return l.resume(j, &t, numbers)
-}
-
-// list returns the numbers of the segments, in order, and removes leftovers of a crash.
-func (l *Log) list() ([]uint64, error) {
 	names, err := l.o.FS.List(l.o.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("wal: list %s: %w", l.o.Dir, err)
+		return fmt.Errorf("wal: list %s: %w", l.o.Dir, err)
 	}
+	numbers, err := l.clean(names)
+	if err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	if err := l.openSegments(numbers); err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	j, err := l.read(numbers, 0)
+	if err == nil && j.any && j.firstSegment != numbers[0] {
+		// The log itself says where it begins: behind what a crash kept from being deleted, or
+		// in a segment that is not there.
+		j, err = l.read(numbers, j.firstSegment)
+	}
+	if err != nil {
+		return fmt.Errorf("wal: %w", err)
+	}
+	l.groups.m, l.findings, l.doubt = j.groups, j.findings, j.rest
+	return l.resume(j, numbers)
+}
+
+// clean returns the numbers of the segments, in order, and removes files that a crash left half
+// made.
+func (l *Log) clean(names []string) ([]uint64, error) {
 	var numbers []uint64
 	for _, name := range names {
 		if n, ok := parseName(name, segmentSuffix); ok {
 			numbers = append(numbers, n)
+		}
+		if strings.HasSuffix(name, temporarySuffix) {
+			if err := l.o.FS.Remove(l.path(name)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	slices.Sort(numbers)
 	return numbers, nil
 }
 
+// openSegments opens the files. One whose headers are gone is left out: it is damaged as a whole.
+func (l *Log) openSegments(numbers []uint64) error {
+	l.files.open = make(map[uint64]*segment)
+	for _, n := range numbers {
+		s, err := l.openSegment(n)
+		if err != nil {
+			return err
+		}
+		if s != nil {
+			l.files.open[n] = s
+		}
+	}
+	return nil
+}
+
+// openSegment opens a segment and checks whose it is. It returns nil if neither header can be read.
+func (l *Log) openSegment(number uint64) (*segment, error) {
+	name := l.path(segmentName(number))
+	f, err := l.o.FS.OpenReadWrite(name, writeCategory)
+	if err != nil {
+		return nil, err
+	}
+	h, version, ok := readSegmentHeader(f)
+	switch {
+	case !ok || version == segmentVersion && h.number != number:
+		return nil, f.Close()
+	case version != segmentVersion:
+		err = fmt.Errorf("segment %s has format %d, this program reads %d", name, version, segmentVersion)
+	case h.server != l.o.ServerID || h.cluster != l.o.ClusterID:
+		err = fmt.Errorf("segment %s belongs to server %x of cluster %x, this is server %x of cluster %x",
+			name, h.server, h.cluster, l.o.ServerID, l.o.ClusterID)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return &segment{number: number, size: h.size, f: f, stamp: newStamper(l.o.ServerID, number)}, nil
+}
+
+// readSegmentHeader reads the header at the start of a segment, or else the copy at its end.
+func readSegmentHeader(f vfs.File) (h segmentHeader, version uint32, ok bool) {
+	var b [sectorSize]byte
+	if _, err := f.ReadAt(b[:], 0); err == nil {
+		if h, version, ok = decodeSegmentHeader(b[:]); ok {
+			return h, version, true
+		}
+	}
+	info, err := f.Stat()
+	if err != nil || info.Size() < sectorSize {
+		return h, 0, false
+	}
+	if _, err := f.ReadAt(b[:], info.Size()-sectorSize); err != nil {
+		return h, 0, false
+	}
+	h, version, ok = decodeSegmentHeader(b[:])
+	return h, version, ok && (version != segmentVersion || h.size == info.Size())
+}
+
+// read judges the segments from number first on; first is 0 if the log begins with the first file.
+func (l *Log) read(numbers []uint64, first uint64) (*judge, error) {
+	j := newJudge()
+	if len(numbers) > 0 {
+		if first == 0 {
+			first = numbers[0]
+		}
+		for n := first; n <= numbers[len(numbers)-1]; n++ {
+			if err := l.scan(j, n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	j.finish()
+	return j, nil
+}
+
 // scan reads one segment into the judge.
 func (l *Log) scan(j *judge, number uint64) error {
-	s, err := l.openSegment(number)
-	if err != nil {
-		return err
+	index := readIndex(l.o.FS, l.path(indexName(number)), l.o.ServerID, number)
+	s := l.files.open[number]
+	if s == nil {
+		it := &item{kind: itemGone, at: place{number, 0}}
+		if index != nil {
+			it.head, it.footer, it.chain = index.head, index.footer, index.head.previousChain
+		}
+		j.add(it)
+		return nil
 	}
-	l.files.open[number] = s
-	sc := &scanner{f: s.f, stamp: s.stamp, seg: number, end: s.end()}
+	sc := &scanner{f: s.f, stamp: s.stamp, seg: number, end: s.end() + 1}
+	for _, at := range []uint32{0, s.end()} {
+		if sc.ensure(at, 1); sc.state(at) != sectorBody {
+			j.find(place{number, at}, "header damaged, the other copy is used")
+		}
+	}
+	sc.end = s.end()
 	for at := uint32(1); at < sc.end; {
 		it, err := sc.next(at)
 		if err != nil {
@@ -71,69 +166,70 @@ func (l *Log) scan(j *judge, number uint64) error {
 		j.add(it)
 		at += it.sectors
 	}
+	j.endSegment(number, index != nil)
 	return nil
 }
 
-// openSegment opens a segment that is there and checks whose it is.
-func (l *Log) openSegment(number uint64) (*segment, error) {
-	name := l.path(segmentName(number))
-	f, err := l.o.FS.OpenReadWrite(name, writeCategory)
-	if err != nil {
-		return nil, err
-	}
-	s := &segment{number: number, f: f, stamp: newStamper(l.o.ServerID, number)}
-	var b [sectorSize]byte
-	if _, err := f.ReadAt(b[:], 0); err != nil {
-		return nil, err
-	}
-	h, version, ok := decodeSegmentHeader(b[:])
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("segment %s has no header", name)
-	case version != segmentVersion:
-		return nil, fmt.Errorf("segment %s has format %d, this program reads %d", name, version, segmentVersion)
-	case h.server != l.o.ServerID || h.cluster != l.o.ClusterID:
-		return nil, fmt.Errorf("segment %s belongs to server %x of cluster %x", name, h.server, h.cluster)
-	}
-	s.size = h.size
-	return s, nil
-}
-
 // resume makes the writer ready to go on behind the tail.
-func (l *Log) resume(j *judge, t *tail, numbers []uint64) error {
-	w := &l.w
+func (l *Log) resume(j *judge, numbers []uint64) error {
+	w, t := &l.w, &j.tail
 	w.seq, w.chain, w.rowsSeq = t.seq, t.chain, t.rowsSeq
-	if t.skip {
-		w.seq++
-	}
 	for i := range t.rows {
 		w.rows = t.rows[i].append(w.rows, t.rowsSeq)
 	}
-	w.firstSegment = j.firstSegment
+	w.firstSegment = max(j.firstSegment, 1)
+	w.footer = j.footer
 	for _, it := range t.clear {
 		if err := l.wipe(it); err != nil {
 			return err
 		}
 	}
-	if len(numbers) == 0 {
-		s, err := l.createSegment(1, min(segmentBytesFirst, l.o.SegmentBytes))
-		if err != nil {
+	if err := l.resumeAt(t, numbers); err != nil {
+		return err
+	}
+	w.durable = place{w.active.number, w.next}
+	for _, s := range j.unsealed {
+		if f := l.files.open[s.segment]; f != nil && s.segment < w.active.number {
+			l.seal(f, s.at.sector, s.footer)
+		}
+	}
+	l.release(w.firstSegment)
+	l.pinned.Store(w.firstSegment)
+	l.look.Store(true)
+	return nil
+}
+
+// resumeAt chooses the segment to go on in: the one with the last batch, or a new one if that one has
+// damage where the next batch would be.
+func (l *Log) resumeAt(t *tail, numbers []uint64) error {
+	w := &l.w
+	last := uint64(0)
+	if len(numbers) > 0 {
+		last = numbers[len(numbers)-1]
+	}
+	// Segments behind the tail hold nothing: one was made ahead, or its only batch was cut.
+	for n := t.at.segment + 1; n <= last && t.at.segment > 0 && !t.damaged; n++ {
+		s := l.files.open[n]
+		delete(l.files.open, n)
+		if n == t.at.segment+1 {
+			l.files.spare = s
+			continue
+		}
+		_ = s.f.Close()
+		if err := l.removeSegment(n); err != nil {
 			return err
 		}
-		l.files.open[1] = s
-		w.active, w.next = s, 1
-		w.firstSegment = 1
-		w.durable = place{1, 1}
+	}
+	if s := l.files.open[t.at.segment]; s != nil && !t.damaged {
+		w.start(s, t.at.sector)
 		return nil
 	}
-	if t.at.segment == 0 {
-		t.at = place{numbers[len(numbers)-1], 1}
+	s, err := l.createSegment(last+1, l.segmentSize(0))
+	if err != nil {
+		return err
 	}
-	w.active, w.next = l.files.open[t.at.segment], t.at.sector
-	if t.damaged {
-		w.next = w.active.end()
-	}
-	w.durable = t.at
+	l.files.open[s.number] = s
+	w.start(s, 1)
 	return nil
 }
 
@@ -158,6 +254,9 @@ func (l *Log) wipe(it *item) error {
 func (l *Log) closeFiles() {
 	l.files.Lock()
 	defer l.files.Unlock()
+	if l.files.spare != nil {
+		_ = l.files.spare.f.Close()
+	}
 	for _, s := range l.files.open {
 		_ = s.f.Close()
 	}

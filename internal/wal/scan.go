@@ -37,6 +37,7 @@ const (
 	itemBatch                  // complete
 	itemBroken                 // its header can be read, but not all of it is right
 	itemFooter
+	itemGone // a whole segment; footer is set if its index could be read
 )
 
 func (it *item) next() place { return place{it.at.segment, it.at.sector + it.sectors} }
@@ -181,9 +182,11 @@ func (s *scanner) parse(it *item) error {
 	if h.magic == footerMagic {
 		it.kind = itemFooter
 		if it.zero+it.bad == 0 {
-			it.footer, err = decodeFooter(prefix[headerSize:])
+			if it.footer, err = decodeFooter(prefix[headerSize:], h.seq); err != nil {
+				return fmt.Errorf("footer: %w: %w", err, ErrInconsistent)
+			}
 		}
-		return err
+		return nil
 	}
 	if s.good(it, headerSize, rowsEnd) {
 		if it.rows, err = decodeRows(prefix[headerSize:rowsEnd], h.seq); err != nil {
@@ -230,7 +233,7 @@ func (s *scanner) locate(it *item, prefix []byte, headAt int) error {
 			continue
 		}
 		if !headsOK {
-			it.runs[i] = []*run{r.lostRun(it.loss("the list of its log entries cannot be read"))}
+			it.runs[i] = []*run{r.lostRun(it.at, it.loss("the list of its log entries cannot be read"))}
 			continue
 		}
 		var err error
@@ -307,11 +310,11 @@ func (it *item) reason() string {
 	case it.zero > 0:
 		return "sector lost, a write never reached the disk"
 	}
-	return "batch differs from what its successor knows"
+	return "batch is missing"
 }
 
 // lostRun is all entries of the row, lost.
-func (r *row) lostRun(l *lostRun) *run {
+func (r *row) lostRun(at place, l *lostRun) *run {
 	l.fold = r.fold
-	return &run{first: r.first, last: r.last(), term: r.term, count: r.count, lost: l}
+	return &run{first: r.first, last: r.last(), term: r.term, count: r.count, at: at, lost: l}
 }

@@ -1,9 +1,11 @@
 package wal
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"sync"
 
@@ -103,8 +105,16 @@ func (s *segment) end() uint32 { return uint32(s.size/sectorSize) - 1 }
 // segmentFiles is the directory: which segments are there and which one comes next.
 type segmentFiles struct {
 	sync.Mutex
-	open  map[uint64]*segment
-	spare *segment // zeroed and durable, ready to be written
+	open map[uint64]*segment
+
+	spare  *segment // zeroed and durable, ready to be written
+	making bool     // the keeper is at it
+	made   sync.Cond
+	full   bool // no room to make one
+}
+
+func sortSegments(s []*segment) {
+	slices.SortFunc(s, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
 }
 
 func (l *Log) path(name string) string { return l.o.FS.PathJoin(l.o.Dir, name) }
