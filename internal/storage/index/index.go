@@ -72,6 +72,9 @@ func (x *Index) Append(e Entry) error {
 	if e.Time <= x.lastTime && x.lastTime != 0 {
 		return fmt.Errorf("storage: append of sequence %d: time %d is not after %d", e.Seq, e.Time, x.lastTime)
 	}
+	if e.Expires < storage.NeverExpires {
+		return fmt.Errorf("storage: append of sequence %d: it expires at %d", e.Seq, e.Expires)
+	}
 	x.seqs.append(e)
 	x.subjects.add(e.Subject, e.Seq)
 	if e.Expires > 0 {

@@ -1,0 +1,155 @@
+package filelog
+
+import "github.com/cleatkv/cleat/internal/storage/index"
+
+const (
+	compactScanBytes = 4 << 20   // looked at in one call
+	compactMoveBytes = 512 << 10 // moved in one call
+	smallBlocksMax   = 8         // small full blocks that are left alone
+)
+
+// compaction moves what is live out of one block.
+type compaction struct {
+	b    *block
+	size int64
+	at   int64 // where to go on
+}
+
+// move is a record on its way to another block.
+type move struct {
+	seq      uint64
+	from, to index.Loc
+}
+
+// Compact implements storage.Engine. A block that is less than half live is emptied into another,
+// piece by piece; the next checkpoint removes its file. So no more than about half of the space is
+// ever wasted, not counting the newest blocks and what waits for a checkpoint.
+func (e *Engine) Compact() (more bool, err error) {
+	e.work.Lock()
+	defer e.work.Unlock()
+	if e.closed.Load() {
+		return false, errClosed
+	}
+	if err := e.dir.failed(); err != nil {
+		return false, err
+	}
+	if e.victim == nil {
+		if e.victim = e.choose(); e.victim == nil {
+			return false, nil
+		}
+	}
+	done, err := e.compact(e.victim)
+	if err != nil {
+		return false, err
+	}
+	if done {
+		e.victim = nil
+	}
+	return true, nil
+}
+
+// choose returns the block most worth the work, or nil.
+func (e *Engine) choose() *compaction {
+	e.change.Lock()
+	defer e.change.Unlock()
+	v := e.View()
+	full := e.blockBytes(v)
+	var worst, small *block
+	smalls := 0
+	for _, b := range v.blocks {
+		if b == e.active || b == e.moving || b.live == 0 || b.durable.Load() < b.size {
+			continue
+		}
+		// live/size < worst.live/worst.size
+		if 2*b.live < b.size && (worst == nil || b.live*worst.size < worst.live*b.size) {
+			worst = b
+		}
+		if b.size < full/4 {
+			smalls++
+			if small == nil || b.size < small.size {
+				small = b
+			}
+		}
+	}
+	if worst == nil && smalls > smallBlocksMax {
+		worst = small
+	}
+	if worst == nil {
+		return nil
+	}
+	return &compaction{b: worst, size: worst.size, at: blockHeaderBytes}
+}
+
+// compact moves a piece, and tells whether it was the last.
+func (e *Engine) compact(c *compaction) (done bool, err error) {
+	v := e.View()
+	out, offset, err := e.output(v)
+	if err != nil {
+		return false, err
+	}
+	var moves []move
+	var buf []byte
+	if offset == 0 {
+		buf = appendBlockHeader(nil, out.number, e.dir.id)
+	}
+	stop := c.at + compactScanBytes
+	c.at, err = c.b.scan(c.at, c.size, func(at uint32, rec []byte) bool {
+		from := index.Loc{Block: c.b.number, Offset: at, Len: uint32(len(rec))}
+		if en, ok := v.Get(recordSeq(rec)); ok && en.Loc == from {
+			to := index.Loc{Block: out.number, Offset: uint32(offset) + uint32(len(buf)), Len: from.Len}
+			buf = append(buf, rec...)
+			sealRecord(buf[len(buf)-len(rec):], to.Block, to.Offset)
+			moves = append(moves, move{en.Seq, from, to})
+		}
+		return len(buf) < compactMoveBytes && int64(at) < stop
+	})
+	if err != nil {
+		return false, err
+	}
+	if len(moves) > 0 {
+		if err := out.writeAt(buf, offset); err != nil {
+			return false, err
+		}
+		e.publishMoves(out, offset+int64(len(buf)), moves)
+	}
+	return c.at >= c.size, nil
+}
+
+// output returns the block that takes what is moved, and its size.
+func (e *Engine) output(v *view) (*block, int64, error) {
+	e.change.Lock()
+	defer e.change.Unlock()
+	if e.moving == nil || e.moving.size >= e.blockBytes(v) {
+		e.moving = newBlock(e.dir, e.dir.number())
+	}
+	return e.moving, e.moving.size, nil
+}
+
+// publishMoves makes the moved records found where they are now, but for those that were removed
+// in the meantime.
+func (e *Engine) publishMoves(out *block, size int64, moves []move) {
+	e.change.Lock()
+	defer e.change.Unlock()
+	v := *e.View()
+	v.Index = v.Clone()
+	v.version++
+	from := v.block(moves[0].from.Block)
+	for _, m := range moves {
+		if !v.Move(m.seq, m.from, m.to) {
+			continue
+		}
+		from.live -= int64(m.from.Len)
+		out.live += int64(m.to.Len)
+		e.dirty.Add(int64(m.to.Len))
+		e.copies[m.seq] = place{m.from.Block, m.from.Offset, m.from.Len}
+		if m.seq <= e.since.upTo {
+			e.since.moved = append(e.since.moved, m.seq)
+		}
+	}
+	e.since.bound()
+	out.size = size
+	if v.block(out.number) == nil {
+		v.blocks = v.with(out)
+	}
+	e.Publish(&v)
+}

@@ -1,0 +1,25 @@
+package filelog_test
+
+import (
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/storage/filelog"
+	"github.com/cleatkv/cleat/internal/storage/storagetest"
+)
+
+// Small blocks and few deltas, so that blocks get full, are compacted and dropped, and the index is
+// saved anew, within the reach of a test.
+var (
+	plain = storagetest.Kind{Open: func(fs vfs.FS, dir string) (storage.Store, error) {
+		return filelog.OpenStore(fs, dir, filelog.WithBlockBytes(2<<10, 8<<10), filelog.WithIndexDeltaBytes(512))
+	}}
+	compressed = storagetest.Kind{Open: plain.Open, Options: storage.Options{Compress: true}}
+)
+
+func TestEngineConformance(t *testing.T)           { storagetest.Conformance(t, plain) }
+func TestEngineConformanceCompressed(t *testing.T) { storagetest.Conformance(t, compressed) }
+func TestEngineMetamorphic(t *testing.T)           { storagetest.Metamorphic(t, plain, 6, 400) }
+func TestEngineMetamorphicCompressed(t *testing.T) { storagetest.Metamorphic(t, compressed, 3, 400) }
