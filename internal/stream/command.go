@@ -53,8 +53,8 @@ type Result struct {
 	Seq       uint64     // of the stored message, or of the original if Duplicate
 	Duplicate bool
 	Purged    uint64       // messages removed by a purge
+	Created   int64        // of the consumer that a command was about (Unix nanoseconds)
 	Republish *Republished // to be published, if the stream's configuration asks for it
-	Value     any          // further results of rarer commands, see their types
 }
 
 // Republished is a message to publish in the stream's account, as an effect of storing another.

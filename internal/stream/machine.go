@@ -50,10 +50,11 @@ type settings struct {
 }
 
 // Open makes the machine of what the engine holds. The position genesis, where the group's log
-// begins, is recorded if the engine is new.
+// begins, is recorded if the engine is new and the position is not zero; a replica that joins later
+// has none and waits for a snapshot.
 func Open(engine storage.Engine, genesis replica.Entry) (*Stream, error) {
 	s := &Stream{engine: engine}
-	if engine.Applied().Index == 0 {
+	if engine.Applied().Index == 0 && genesis.Index != 0 {
 		if err := engine.Begin().Commit(storage.Applied(genesis)); err != nil {
 			return nil, fmt.Errorf("stream: record genesis: %w", err)
 		}

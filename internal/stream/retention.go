@@ -11,20 +11,26 @@ import (
 // acknowledged it, one with work queue retention until its one consumer has. All consumers of such
 // a stream are replicated, so that removal is a matter of the log alone.
 
-// consumerCommand runs a command about a replicated consumer. The result's Value is the
-// *consumer.Entry that was created, updated or deleted.
+// consumerCommand runs a command about a replicated consumer.
 func (a *apply) consumerCommand(kind Kind, body []byte, r *Result) error {
 	if a.set == nil {
 		r.Err = api.ErrUnavailable
 		return nil
 	}
-	switch consumers := &a.s.consumers; kind {
+	consumers := &a.s.consumers
+	switch kind {
 	case KindConsumer:
-		r.Value, r.Err = valueOf(consumers.Create(a.tx, body, &a.set.Config, a.now()))
+		e, refused := consumers.Create(a.tx, body, &a.set.Config, a.now())
+		if r.Err = refused; refused == nil {
+			r.Created = e.Created
+		}
 	case KindConsumerGone:
 		e, refused := consumers.Gone(a.tx, body)
-		r.Value, r.Err = valueOf(e, refused)
-		if refused == nil && a.set.Config.Retention == api.InterestRetention {
+		if r.Err = refused; refused != nil {
+			return nil
+		}
+		r.Created = e.Created
+		if a.set.Config.Retention == api.InterestRetention {
 			return a.removeSettled()
 		}
 	case KindConsumerState:
@@ -37,14 +43,6 @@ func (a *apply) consumerCommand(kind Kind, body []byte, r *Result) error {
 		}
 	}
 	return nil
-}
-
-// valueOf keeps a nil pointer from becoming a value that is not nil.
-func valueOf[T any](v *T, refused *api.Error) (any, *api.Error) {
-	if refused != nil {
-		return nil, refused
-	}
-	return v, nil
 }
 
 // removeAcked removes those of the messages that nobody is to get any more.
