@@ -108,9 +108,8 @@ func (c *Client) Bind(a *Account, id Identity, t Traits) (ended []*Sub) {
 	return ended
 }
 
-// Close ends all subscriptions and drops the output.
+// Close ends all subscriptions. The output is not touched: see Finish and Kill.
 func (c *Client) Close() {
-	c.Kill()
 	c.mu.Lock()
 	if c.gone {
 		c.mu.Unlock()
@@ -135,7 +134,7 @@ func (c *Client) Subscribe(subj, queue, sid string) error {
 		return ErrInvalidSubject
 	}
 	if !st.identity.Permissions.CanSubscribe(subj, queue) {
-		return deniedSub(subj, queue)
+		return DeniedSubscription(subj, queue)
 	}
 	s := &Sub{account: st.account, subject: subj, queue: queue, client: c, sid: sid}
 	s.filtered = st.identity.Permissions.Filtered(subj)
@@ -160,7 +159,8 @@ func (c *Client) Subscribe(subj, queue, sid string) error {
 	return nil
 }
 
-func deniedSub(subj, queue string) error {
+// DeniedSubscription is the error of a subscription that permissions do not allow.
+func DeniedSubscription(subj, queue string) error {
 	text := `Permissions Violation for Subscription to "` + subj + `"`
 	if queue != "" {
 		text += ` using queue "` + queue + `"`

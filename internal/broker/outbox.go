@@ -4,19 +4,22 @@ import (
 	"sync"
 )
 
-// Conn is the connection of a client as the broker needs it. None of its methods blocks.
+// Conn is the connection of a client as the broker needs it. None of its methods blocks, and none
+// but Offer may call the client: the others are called under the lock of its output.
 type Conn interface {
 	// Offer gives bytes to the socket. n of them are dealt with; clear tells that none of these is
 	// held back within the connection. It is never called twice at a time.
 	Offer(p []byte) (n int, clear bool, err error)
 
-	// StartWriter starts a goroutine that calls Client.Drain, since the socket is full.
+	// StartWriter starts a goroutine that calls Client.Drain, since the socket is full. It is not
+	// called after Kill or Abort.
 	StartWriter()
 
 	// Abort breaks the connection off because of the client's slowness or a failed write.
 	Abort(slow bool, err error)
 
-	// Flushed tells that everything was written after Client.Finish; the socket may be closed.
+	// Flushed tells that everything was written after Client.Finish; the socket may be closed. After
+	// Finish, one of Flushed and Abort is called, unless it was Kill that ended the output.
 	Flushed()
 }
 
@@ -119,8 +122,8 @@ func (c *Client) added(n int, b *Batch) {
 	}
 	if o.bytes > o.limit {
 		o.drop()
-		o.mu.Unlock()
 		c.conn.Abort(true, nil)
+		o.mu.Unlock()
 		return
 	}
 	due := o.bytes > flushAt && !o.busy
@@ -163,6 +166,9 @@ func (c *Client) flush(b *Batch) (left int) {
 			o.busy = false
 			c.fail(err)
 			return 0
+		}
+		if o.dead {
+			break
 		}
 		if k.off < len(k.b) || !clear {
 			o.held = k // Still busy: the writer takes over.
@@ -246,3 +252,6 @@ func (c *Client) Kill() {
 	c.out.drop()
 	c.out.mu.Unlock()
 }
+
+// Flush writes what waits, without blocking.
+func (c *Client) Flush() { c.flush(nil) }

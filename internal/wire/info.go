@@ -75,9 +75,9 @@ func DefaultConnect() ConnectOptions {
 // ErrConnect tells that the JSON of a CONNECT could not be read.
 var ErrConnect = errors.New("the JSON of CONNECT cannot be read")
 
-// ParseConnect reads the JSON of CONNECT on top of the defaults.
-func ParseConnect(b []byte) (ConnectOptions, error) {
-	o := DefaultConnect()
+// ParseConnect reads the JSON of CONNECT on top of what holds so far: the defaults, or what an
+// earlier CONNECT said.
+func ParseConnect(b []byte, o ConnectOptions) (ConnectOptions, error) {
 	if err := json.Unmarshal(b, &o); err != nil {
 		return o, ErrConnect
 	}
