@@ -95,9 +95,9 @@ func loadContext(name string) (Settings, string, error) {
 	if err != nil {
 		return s, "", err
 	}
-	origin := "asked for"
+	which := "context"
 	if name == "" {
-		origin = "selected in " + filepath.Join(home, "nats", "context.txt")
+		which = "the selected context"
 		if name, err = selectedContext(home); err != nil || name == "" {
 			return s, "", err
 		}
@@ -107,17 +107,17 @@ func loadContext(name string) (Settings, string, error) {
 	}
 	err = readContext(&s, filepath.Join(home, "nats", "context", name+".json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, "", unknownContext(name, origin)
+		return s, "", unknownContext(which, name)
 	}
 	return s, name, err
 }
 
-func unknownContext(name, origin string) error {
+func unknownContext(which, name string) error {
 	hint := "there are no contexts; name a server with --server URL"
 	if names := ContextNames(); len(names) > 0 {
 		hint = "known contexts: " + strings.Join(names, ", ")
 	}
-	err := Usagef("context %q, %s, does not exist", name, origin)
+	err := Usagef("%s %q does not exist", which, name)
 	err.Hints = append(err.Hints, hint, "ignore contexts: --no-context")
 	return err
 }

@@ -91,11 +91,12 @@ func ExitCode(err error) int {
 			}
 		}
 	}
-	var network net.Error
+	var dial *net.OpError
+	var name *net.DNSError
 	switch {
 	case err == nil:
 		return ExitOK
-	case errors.As(err, &network):
+	case errors.As(err, &dial), errors.As(err, &name):
 		return ExitUnavailable
 	default:
 		return ExitGeneral

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -165,6 +167,8 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{nil, ExitOK},
 		{errors.New("x"), ExitGeneral},
+		{&os.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}, ExitGeneral},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, ExitUnavailable},
 		{Usagef("x"), ExitUsage},
 		{jetstream.ErrBucketNotFound, ExitNotFound},
 		{jetstream.ErrKeyNotFound, ExitNotFound},
