@@ -54,10 +54,10 @@ func (a *apply) publish(parts publishParts, r *Result) error {
 			return nil
 		}
 	}
+	p.prior, _ = a.tx.Subject(p.name)
 	if r.Err = a.checkExpectations(p); r.Err != nil {
 		return nil
 	}
-	p.prior, _ = a.tx.Subject(p.name)
 	if r.Err = a.checkRoom(p); r.Err != nil {
 		return nil
 	}
@@ -148,8 +148,7 @@ func (a *apply) lastOn(p *publish) uint64 {
 		seq, _ := a.tx.LastSeq(string(p.marks.expectedSubject), 0)
 		return seq
 	}
-	s, _ := a.tx.Subject(p.name)
-	return s.Last
+	return p.prior.Last
 }
 
 // checkRoom refuses what does not fit, where the policy is to discard new messages. An entry that
@@ -235,12 +234,22 @@ func (a *apply) store(p *publish, r *Result) error {
 	case rollupAll:
 		return a.removeBelow(msg.Seq)
 	}
-	if n := a.set.Config.MaxMsgsPerSubject; n > 0 && p.prior.Msgs+1 > uint64(n) {
-		if err := a.trimSubject(p.name, p.prior.Msgs+1-uint64(n)); err != nil {
-			return err
-		}
+	if err := a.trimHistory(p); err != nil {
+		return err
 	}
 	return a.trimTotals()
+}
+
+// trimHistory removes what the message pushes out of its subject's history.
+func (a *apply) trimHistory(p *publish) error {
+	n, have := a.set.Config.MaxMsgsPerSubject, p.prior.Msgs+1
+	switch {
+	case n <= 0 || have <= uint64(n):
+		return nil
+	case have == uint64(n)+1:
+		return a.remove(p.prior.First, p.name)
+	}
+	return a.trimSubject(p.name, have-uint64(n))
 }
 
 // rememberID keeps what later publishes are compared with: the last id, and the ids of the

@@ -44,12 +44,6 @@ func (a *apply) oldest(subj string, bound, limit uint64) (seqs []uint64) {
 
 // trimSubject removes the n oldest messages of a subject.
 func (a *apply) trimSubject(subj string, n uint64) error {
-	if n == 1 { // A put to a key whose history is full: by far the most frequent.
-		if s, ok := a.tx.Subject(subj); ok {
-			return a.remove(s.First, subj)
-		}
-		return nil
-	}
 	return a.removeSeqs(subj, a.oldest(subj, 0, n))
 }
 
