@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,11 +45,15 @@ func (o *Options) Connect(ctx context.Context, log io.Writer) (*Session, error) 
 		Colors:  settings.ColorScheme,
 		Timeout: o.Timeout,
 	}
-	opts, err := settings.natsOptions(ctx, o.Timeout)
+	opts, err := settings.natsOptions()
 	if err != nil {
 		return nil, err
 	}
-	opts = append(opts, nats.Name(o.ConnectionName), nats.Timeout(o.Timeout), nats.MaxReconnects(-1),
+	dialer, err := newDialer(ctx, settings.SocksProxy, o.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, nats.SetCustomDialer(dialer), nats.Name(o.ConnectionName), nats.Timeout(o.Timeout), nats.MaxReconnects(-1),
 		nats.ErrorHandler(s.asyncError),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -58,7 +63,9 @@ func (o *Options) Connect(ctx context.Context, log io.Writer) (*Session, error) 
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			fmt.Fprintf(log, "cleat: reconnected to %s\n", nc.ConnectedUrlRedacted())
 		}))
-	if s.Conn, err = nats.Connect(s.URL, opts...); err != nil {
+	s.Conn, err = nats.Connect(s.URL, opts...)
+	dialer.connected()
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -138,7 +145,7 @@ func newJetStream(nc *nats.Conn, s Settings, o *Options, log io.Writer) (jetstre
 	}
 }
 
-func (s *Settings) natsOptions(ctx context.Context, timeout time.Duration) ([]nats.Option, error) {
+func (s *Settings) natsOptions() ([]nats.Option, error) {
 	if s.WindowsCertStore != "" {
 		return nil, errors.New("the context uses the Windows certificate store, which is not supported: use cert, key and ca files")
 	}
@@ -166,11 +173,7 @@ func (s *Settings) natsOptions(ctx context.Context, timeout time.Duration) ([]na
 	if s.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(s.InboxPrefix))
 	}
-	dial, err := newDialer(ctx, s.SocksProxy, timeout)
-	if err != nil {
-		return nil, err
-	}
-	return append(opts, nats.SetCustomDialer(dial)), nil
+	return opts, nil
 }
 
 // identity is who we connect as: a user, credentials, an nkey or a JWT, in this order, and a token.
@@ -241,19 +244,46 @@ func jwtOption(jwt, seed string) nats.Option {
 		func([]byte) ([]byte, error) { return nil, nil })
 }
 
-// dialer connects, through a proxy if there is one, and gives up when ctx ends, so that an interrupt
-// is not held up by a server that does not answer.
+// dialer connects, through a proxy if there is one. Until it is told that the client is connected, the
+// end of ctx closes what it dialled, so that an interrupt is not held up by a server that says nothing.
 type dialer struct {
 	ctx  context.Context
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	mu struct {
+		sync.Mutex
+		connected bool
+		release   []func() bool // each unties a connection from ctx
+	}
 }
 
-func (d *dialer) Dial(network, addr string) (net.Conn, error) { return d.dial(d.ctx, network, addr) }
+func (d *dialer) Dial(network, addr string) (net.Conn, error) {
+	conn, err := d.dial(d.ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.mu.connected {
+		d.mu.release = append(d.mu.release, context.AfterFunc(d.ctx, func() { conn.Close() }))
+	}
+	return conn, nil
+}
+
+func (d *dialer) connected() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.connected = true
+	for _, release := range d.mu.release {
+		release()
+	}
+	d.mu.release = nil
+}
 
 func newDialer(ctx context.Context, socks string, timeout time.Duration) (*dialer, error) {
 	direct := &net.Dialer{Timeout: timeout}
 	if socks == "" {
-		return &dialer{ctx, direct.DialContext}, nil
+		return &dialer{ctx: ctx, dial: direct.DialContext}, nil
 	}
 	u, err := url.Parse(socks)
 	if err != nil {
@@ -267,5 +297,5 @@ func newDialer(ctx context.Context, socks string, timeout time.Duration) (*diale
 	if !ok {
 		return nil, Usagef("--socks-proxy %q cannot be used", socks)
 	}
-	return &dialer{ctx, through.DialContext}, nil
+	return &dialer{ctx: ctx, dial: through.DialContext}, nil
 }

@@ -3,11 +3,15 @@ package cli
 import (
 	"context"
 	"encoding/base64"
+	"errors"
+	"io"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+	"github.com/spf13/pflag"
 )
 
 // An nkey, wherever its seed is kept, becomes its public key and signatures that verify.
@@ -19,7 +23,7 @@ func TestNKeyIdentity(t *testing.T) {
 	seed, _ := pair.Seed()
 	public, _ := pair.PublicKey()
 	s := Settings{NKey: "data:;base64," + base64.StdEncoding.EncodeToString(seed)}
-	opts, err := s.natsOptions(context.Background(), time.Second)
+	opts, err := s.natsOptions()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,24 +50,47 @@ func TestUnusableSettings(t *testing.T) {
 		"certificate in a variable": {CA: "env://CA"},
 		"missing credentials":       {Creds: "/no/such.creds"},
 		"missing nkey":              {NKey: "/no/such.nk"},
-		"proxy of another kind":     {SocksProxy: "ftp://x"},
 	} {
-		if _, err := s.natsOptions(context.Background(), time.Second); err == nil {
+		if _, err := s.natsOptions(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
 }
 
-// A dial ends with its context, not after the time-out.
-func TestDialEndsWithContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	d, err := newDialer(ctx, "", time.Hour)
+// Connecting ends with its context even if the server accepts and then says nothing.
+func TestConnectEndsWithContext(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if conn, err := d.Dial("tcp", "127.0.0.1:1"); err == nil {
+	defer l.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		cancel()
+		conn.Read(make([]byte, 1)) // Until the client hangs up.
 		conn.Close()
-		t.Error("dialled though the context was over")
+	}()
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	o := new(Options)
+	o.AddFlags(fs)
+	if err := fs.Parse([]string{"--no-context", "--timeout", "1h", "-s", l.Addr().String()}); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := o.Connect(ctx, io.Discard); !errors.Is(err, context.Canceled) {
+		if err == nil {
+			s.Close()
+		}
+		t.Errorf("error %v, want that of the context", err)
+	}
+}
+
+// Proxies other than SOCKS5 are refused.
+func TestUnknownProxy(t *testing.T) {
+	if _, err := newDialer(context.Background(), "ftp://x", time.Second); ExitCode(err) != ExitUsage {
+		t.Errorf("error %v, want one of usage", err)
 	}
 }
