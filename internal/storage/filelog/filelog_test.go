@@ -23,3 +23,6 @@ func TestEngineConformance(t *testing.T)           { storagetest.Conformance(t, 
 func TestEngineConformanceCompressed(t *testing.T) { storagetest.Conformance(t, compressed) }
 func TestEngineMetamorphic(t *testing.T)           { storagetest.Metamorphic(t, plain, 6, 400) }
 func TestEngineMetamorphicCompressed(t *testing.T) { storagetest.Metamorphic(t, compressed, 3, 400) }
+func TestEngineCrashPrefix(t *testing.T)           { storagetest.CrashPrefix(t, plain, 6, 100) }
+func TestEngineErrorEveryOp(t *testing.T)          { storagetest.ErrorEveryOp(t, plain, 60) }
+func TestEngineCorruptBlockReported(t *testing.T)  { storagetest.CorruptBlockReported(t, plain) }

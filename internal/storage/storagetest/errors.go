@@ -1,0 +1,99 @@
+package storagetest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/cleatkv/cleat/internal/storage"
+)
+
+var errInjected = errors.New("injected")
+
+// ErrorEveryOp runs one history over and over, and each time fails another call on the file
+// system. Whatever fails, what is read is right, and what was durable is still there afterwards.
+func ErrorEveryOp(t *testing.T, k Kind, changes int) {
+	for at := 0; ; at++ {
+		if !errorAt(t, k, at, changes) {
+			t.Logf("%d calls failed, one at a time", at)
+			if at < changes/4 {
+				t.Fatalf("%d changes made only %d calls", changes, at)
+			}
+			return
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// errorAt fails call number at. It returns false if there are not so many.
+func errorAt(t *testing.T, k Kind, at, changes int) bool {
+	calls := 0
+	var failed *errorfs.Op
+	inject := func(o errorfs.Op) error {
+		// pebble's wrapper does not report an injected error of Close, Prefetch or Preallocate.
+		if o.Kind == errorfs.OpFileClose || o.Kind == errorfs.OpFilePreallocate {
+			return nil
+		}
+		if calls++; calls == at+1 {
+			failed = &o
+			return errInjected
+		}
+		return nil
+	}
+	mem := vfs.NewCrashableMem()
+	h := newHistory(99)
+	rng := rand.New(rand.NewPCG(uint64(at), 3))
+	err := runFailing(t, k, errorfs.Wrap(mem, errorfs.InjectorFunc(inject)), h, changes, rng)
+	if failed == nil {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return false
+	}
+	what := fmt.Sprintf("call %d, %v of %s, failed, then %v", at, failed.Kind, failed.Path, err)
+	var corrupt *storage.CorruptError
+	if errors.As(err, &corrupt) {
+		t.Errorf("%s: an error of the disk was taken for damage", what)
+	}
+	recheck(t, newSite(t, k, crashed(mem, rng)), h, rng, what, func() {})
+	return true
+}
+
+// runFailing makes a history until something fails, checks what can then be read, and goes on for
+// a while if no commit failed. It returns the first error.
+func runFailing(t *testing.T, k Kind, fs vfs.FS, h *history, changes int, rng *rand.Rand) error {
+	store, err := k.Open(fs, dir)
+	if err != nil {
+		return err
+	}
+	e, err := store.Open("e", k.Options)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	var first error
+	for range changes {
+		before := h.model
+		err := h.step(e)
+		if err == nil {
+			continue
+		}
+		if first == nil {
+			first = err
+		}
+		if h.model == before { // The change failed.
+			return first
+		}
+		if d := difference(h.model, e, rng, true); d != "" {
+			t.Errorf("after %v: %s", err, d)
+			return first
+		}
+	}
+	return first
+}
