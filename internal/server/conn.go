@@ -91,10 +91,13 @@ func (c *conn) serve() {
 	if !c.greet() {
 		return
 	}
-	for want := 1; !c.ending.Load(); {
-		if err := c.sock.fill(&c.in, want); err != nil {
-			c.readFailed(err)
-			return
+	want := 1
+	for early := c.in.n > 0; !c.ending.Load(); early = false { // Greeting may have read something.
+		if !early {
+			if err := c.sock.fill(&c.in, want); err != nil {
+				c.readFailed(err)
+				return
+			}
 		}
 		c.opts = c.srv.options()
 		var ok bool
