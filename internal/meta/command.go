@@ -16,6 +16,11 @@ const (
 	KindCreateStream Kind = 1
 	KindUpdateStream Kind = 2
 	KindDeleteStream Kind = 3
+
+	KindJoinServer     Kind = 4
+	KindRemoveServer   Kind = 5
+	KindChangeReplicas Kind = 6
+	KindPlanDone       Kind = 7
 )
 
 // CreateStream asks for a stream. Config is normalised and complete.
@@ -32,6 +37,11 @@ type UpdateStream struct {
 	Account string           `json:"account"`
 	Config  api.StreamConfig `json:"config"`
 	Limits  Limits           `json:"limits"`
+
+	// Should the number of replicas change: servers that may take one more, best first, and the
+	// raft id of the replica that is to stay when some have to go (the leader).
+	Servers []uint64 `json:"servers,omitempty"`
+	Keep    uint64   `json:"keep,omitempty"`
 }
 
 // DeleteStream removes a stream. Group, if not zero, must be the one that exists.
@@ -58,6 +68,7 @@ type Result struct {
 	Stream  *Stream    // as it is now; nil after a delete
 	Created bool       // the stream did not exist before
 	Group   uint64     // of a deleted stream
+	Server  *Server    // that joined or was removed
 }
 
 // Encode gives the bytes of a command.

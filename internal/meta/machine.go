@@ -21,8 +21,11 @@ import (
 	"github.com/cleatkv/cleat/internal/storage"
 )
 
-// MetaGroup is the id of the meta group itself. Ids of other groups are issued from the one behind.
+// MetaGroup is the id of the meta group itself.
 const MetaGroup = 1
+
+// firstIssued is where issuing begins: below are the meta group and its first members.
+const firstIssued = 100
 
 // Auxiliary records of the engine.
 const (
@@ -38,6 +41,10 @@ type Stream struct {
 	Created  int64            `json:"created"`  // Unix nanoseconds
 	Config   api.StreamConfig `json:"config"`
 	Replicas []Replica        `json:"replicas"`
+
+	Genesis []uint64 `json:"genesis"`        // raft ids of the first members
+	Epoch   uint64   `json:"epoch"`          // of the last plan
+	Plan    *Plan    `json:"plan,omitempty"` // a change of replicas that is on its way
 }
 
 // Replica is one member of a stream's group.
@@ -56,18 +63,29 @@ type Machine struct {
 	mu struct {
 		sync.RWMutex
 		streams map[Key]*Stream
+		servers map[uint64]*Server
 		changed []Key // since the last TakeChanges, in log order
 	}
 	next uint64 // the last id issued
 	now  int64  // time of the last command
 }
 
-// New opens the machine on what the engine holds. Genesis is recorded if the engine is new.
-func New(engine storage.Engine, genesis replica.Entry) (*Machine, error) {
+// New opens the machine on what the engine holds. If the engine is new and genesis has a position,
+// that is recorded with the first servers; a member that joins later has no genesis and waits for
+// a snapshot.
+func New(engine storage.Engine, genesis replica.Entry, first []Server) (*Machine, error) {
 	m := &Machine{engine: engine}
 	if engine.Applied().Index == 0 {
+		if genesis.Index == 0 {
+			m.mu.streams, m.mu.servers = make(map[Key]*Stream), make(map[uint64]*Server)
+			return m, nil
+		}
+		m.mu.servers = make(map[uint64]*Server)
 		tx := engine.Begin()
-		tx.SetAux(auxNext, binary.LittleEndian.AppendUint64(nil, MetaGroup))
+		tx.SetAux(auxNext, binary.LittleEndian.AppendUint64(nil, firstIssued))
+		for i := range first {
+			m.putServer(tx, &first[i])
+		}
 		if err := tx.Commit(storage.Applied(genesis)); err != nil {
 			return nil, fmt.Errorf("meta: record genesis: %w", err)
 		}
@@ -80,6 +98,7 @@ func (m *Machine) load() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mu.streams = make(map[Key]*Stream)
+	m.mu.servers = make(map[uint64]*Server)
 	b, ok := m.engine.Aux(auxNext)
 	if !ok || len(b) != 8 {
 		return fmt.Errorf("meta: the record of issued ids is missing or malformed")
@@ -96,6 +115,19 @@ func (m *Machine) load() error {
 		m.mu.streams[k] = s
 		m.mu.changed = append(m.mu.changed, k)
 		m.now = max(m.now, s.Created)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	m.engine.AuxRange(auxServer, func(key string, value []byte) bool {
+		s := &Server{}
+		if err = json.Unmarshal(value, s); err != nil {
+			err = fmt.Errorf("meta: record %q: %w", key, err)
+			return false
+		}
+		m.mu.servers[s.ID] = s
+		m.now = max(m.now, s.Joined)
 		return true
 	})
 	return err
@@ -174,6 +206,14 @@ func (m *Machine) execute(tx storage.Tx, command []byte) (*Result, error) {
 		return decodeAnd(body, func(c *UpdateStream) *Result { return m.update(tx, c) })
 	case KindDeleteStream:
 		return decodeAnd(body, func(c *DeleteStream) *Result { return m.remove(tx, c) })
+	case KindJoinServer:
+		return decodeAnd(body, func(c *JoinServer) *Result { return m.join(tx, c) })
+	case KindRemoveServer:
+		return decodeAnd(body, func(c *RemoveServer) *Result { return m.removeServer(tx, c) })
+	case KindChangeReplicas:
+		return decodeAnd(body, func(c *ChangeReplicas) *Result { return m.changeReplicas(tx, c) })
+	case KindPlanDone:
+		return decodeAnd(body, func(c *PlanDone) *Result { return m.planDone(tx, c) })
 	default:
 		return nil, fmt.Errorf("meta: command kind %d is unknown; was the log written by a newer version?", kind)
 	}

@@ -16,7 +16,7 @@ func open(t *testing.T, store storage.Store, name string) *Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := New(e, replica.Entry{Index: 10, Term: 1, Conf: []byte("conf")})
+	m, err := New(e, replica.Entry{Index: 10, Term: 1, Conf: []byte("conf")}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,9 @@ func (m *Machine) create(tx storage.Tx, c *CreateStream) *Result {
 	}
 	s := &Stream{Account: c.Account, Group: m.issue(tx), Revision: 1, Created: m.now, Config: c.Config}
 	for _, server := range c.Servers {
-		s.Replicas = append(s.Replicas, Replica{ID: m.issue(tx), Server: server})
+		r := Replica{ID: m.issue(tx), Server: server}
+		s.Replicas = append(s.Replicas, r)
+		s.Genesis = append(s.Genesis, r.ID)
 	}
 	m.put(tx, s)
 	return &Result{Stream: s, Created: true}
@@ -43,8 +45,35 @@ func (m *Machine) update(tx storage.Tx, c *UpdateStream) *Result {
 	}
 	s := *old
 	s.Config, s.Revision = c.Config, old.Revision+1
+	if err := m.scale(tx, &s, c); err != nil {
+		return &Result{Err: err}
+	}
 	m.put(tx, &s)
 	return &Result{Stream: &s}
+}
+
+// scale plans what a new number of replicas asks for.
+func (m *Machine) scale(tx storage.Tx, s *Stream, c *UpdateStream) *api.Error {
+	more := c.Config.Replicas - len(s.Replicas)
+	if more == 0 {
+		return nil
+	}
+	if s.Plan != nil {
+		return api.ErrMoveInProgress
+	}
+	if more > len(c.Servers) {
+		return api.ErrNoPeers.With("no suitable peers for placement")
+	}
+	if more > 0 {
+		return m.plan(tx, s, c.Servers[:more], nil)
+	}
+	var remove []uint64
+	for i := len(s.Replicas) - 1; i >= 0 && len(remove) < -more; i-- {
+		if id := s.Replicas[i].ID; id != c.Keep {
+			remove = append(remove, id)
+		}
+	}
+	return m.plan(tx, s, nil, remove)
 }
 
 func (m *Machine) remove(tx storage.Tx, c *DeleteStream) *Result {

@@ -99,6 +99,18 @@ func (t *Transport) Dial(address string) {
 	}
 }
 
+// Targets tells for each address that is dialled which server answered there last, 0 for none. This
+// server's own id stands behind addresses that lead back to it.
+func (t *Transport) Targets() map[string]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make(map[string]uint64, len(t.mu.targets))
+	for address, tg := range t.mu.targets { // order: a map again
+		all[address] = tg.server.Load()
+	}
+	return all
+}
+
 // Forget ends the connections to the address.
 func (t *Transport) Forget(address string) {
 	t.mu.Lock()
@@ -116,6 +128,7 @@ func (t *Transport) keep(ctx context.Context, tg *target, lane Lane) {
 		began := time.Now()
 		err := t.connect(ctx, tg, lane)
 		if errors.Is(err, errSelf) {
+			tg.server.Store(t.opts.Server)
 			return
 		}
 		if id := tg.server.Load(); id != 0 && lane == LaneRaft && errors.Is(err, syscall.ECONNREFUSED) {

@@ -11,11 +11,10 @@ type Machine interface {
 	// the machine can no longer be trusted (disk, damage): the replica stops.
 	Apply(at Entry, stamp int64, commands [][]byte) (results []any, err error)
 
-	// ApplyConf records a membership change (or an empty entry) that carries no command.
+	// ApplyConf records an entry that carries no command: a membership change, or an empty one.
 	ApplyConf(at Entry) error
 
-	// Applied is how far the log has been executed; conf is the encoded ConfState given with
-	// the last entry that carried one. Durable is how far a crash at this moment would leave
+	// Applied is how far the log has been executed, with the membership given then. Durable is how far a crash at this moment would leave
 	// it at least; any goroutine may call it.
 	Applied() Entry
 	Durable() Entry
@@ -31,7 +30,8 @@ type Machine interface {
 	Checkpoint() error
 }
 
-// Entry is a position in the log with the membership as of then (an encoded ConfState).
+// Entry is a position in the log with the membership as of then (an encoded ConfState). Machines
+// store it whole, in the same change as the effects of the entry.
 type Entry struct {
 	Index uint64
 	Term  uint64

@@ -123,7 +123,7 @@ func (r *Replica) apply(e *pb.Entry) error {
 	if e.GetIndex() <= r.applied {
 		return nil
 	}
-	at := Entry{Index: e.GetIndex(), Term: e.GetTerm()}
+	at := Entry{Index: e.GetIndex(), Term: e.GetTerm(), Conf: r.confBytes}
 	var results []any
 	var err error
 	switch {
@@ -161,10 +161,12 @@ func (r *Replica) applyConf(e *pb.Entry, at Entry) error {
 	if err != nil {
 		return err
 	}
-	r.conf = r.raft.ApplyConfChange(cc)
-	at.Conf = EncodeConf(r.conf)
+	r.setConf(r.raft.ApplyConfChange(cc))
+	at.Conf = r.confBytes
 	return r.cfg.Machine.ApplyConf(at)
 }
+
+func (r *Replica) setConf(c *pb.ConfState) { r.conf, r.confBytes = c, EncodeConf(c) }
 
 func (r *Replica) noteLeader(s *raft.SoftState) {
 	r.lead = s.Lead

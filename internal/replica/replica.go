@@ -98,6 +98,7 @@ type Replica struct {
 	ticks       uint64
 	counter     uint64
 	conf        *pb.ConfState
+	confBytes   []byte // of conf, as the machine stores it
 	applied     uint64
 	appliedTerm uint64
 	term        uint64
@@ -130,7 +131,7 @@ func (s *Shard) open(cfg Config) (*Replica, error) {
 		return nil, fmt.Errorf("replica %s: the state ends at log entry %d and the log begins at %d: entries between are missing", cfg.Name, at.Index, st.First)
 	}
 	conf, err := DecodeConf(at.Conf)
-	if err != nil || len(at.Conf) == 0 {
+	if err != nil || len(at.Conf) == 0 && at.Index > 0 {
 		return nil, fmt.Errorf("replica %s: no membership at log entry %d: %v", cfg.Name, at.Index, err)
 	}
 	if at.Index > st.Last {
@@ -138,7 +139,7 @@ func (s *Shard) open(cfg Config) (*Replica, error) {
 		st.Snapshot = wal.Position{Index: at.Index, Term: at.Term}
 		cfg.Log.Submit([]wal.Update{{Group: cfg.Group, Reset: &st.Snapshot}}, func(error) {})
 	}
-	r := &Replica{cfg: cfg, shard: s, conf: conf, applied: at.Index, appliedTerm: at.Term, inflight: make(map[uint64]*pack)}
+	r := &Replica{cfg: cfg, shard: s, conf: conf, confBytes: at.Conf, applied: at.Index, appliedTerm: at.Term, inflight: make(map[uint64]*pack)}
 	// The commit index is not synced by itself, so the machine may know of a later one.
 	hard := st.Hard
 	hard.Commit = max(hard.Commit, at.Index)
@@ -268,3 +269,8 @@ const (
 	GenesisIndex = 10
 	GenesisTerm  = 1
 )
+
+// Joining is the log of a member that joins later: empty, waiting for a snapshot.
+func Joining(group wal.GroupID) wal.Update {
+	return wal.Update{Group: group, Reset: &wal.Position{}, Hard: &wal.HardState{}}
+}

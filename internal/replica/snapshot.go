@@ -32,7 +32,8 @@ func (r *Replica) installed(m *pb.Message, err error, out *turnOutput) {
 			r.cfg.Name, at.Term, at.Index, want.GetTerm(), want.GetIndex()))
 		return
 	}
-	r.applied, r.appliedTerm, r.conf = at.Index, at.Term, want.GetConfState()
+	r.applied, r.appliedTerm = at.Index, at.Term
+	r.setConf(want.GetConfState())
 	r.installing = false
 	r.write(m, &wal.Position{Index: at.Index, Term: at.Term}, out)
 	waiting := r.behind

@@ -1,0 +1,466 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/meta"
+	"github.com/cleatkv/cleat/internal/peer"
+	"github.com/cleatkv/cleat/internal/replica"
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/wal"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// Outcomes other than a result. See package replica.
+var (
+	ErrUnavailable = replica.ErrUnavailable
+	ErrUnknown     = replica.ErrUnknown
+	ErrOverloaded  = replica.ErrOverloaded
+)
+
+// Waiter hears the outcome of one command; see replica.Waiter.
+type Waiter = replica.Waiter
+
+// WaiterFunc is a Waiter made of a function.
+type WaiterFunc func(result any, err error)
+
+// Done calls the function.
+func (f WaiterFunc) Done(result any, err error) { f(result, err) }
+
+// Hooks are told what happens to streams. None may block.
+type Hooks interface {
+	// StreamStarted, StreamUpdated and StreamStopped follow the meta group's decisions, in
+	// order for each stream. They run on the goroutine that reconciles.
+	StreamStarted(*Stream)
+	StreamUpdated(*Stream)
+	StreamStopped(*Stream)
+
+	// LeaderChanged and Applied run on the goroutine that owns the stream's replica: the
+	// replica began or ceased to lead; something was applied.
+	LeaderChanged(*Stream)
+	Applied(*Stream)
+
+	// TurnEnd comes after a batch of waiters was answered: flush what they wrote.
+	TurnEnd()
+}
+
+// Options say where a server keeps its data and who it is.
+type Options struct {
+	FS     vfs.FS
+	Dir    string // data of this server and of no other
+	Name   string // server name
+	Route  *Route // nil: a single server
+	Hooks  Hooks
+	Logger *slog.Logger
+
+	// OnFatal is called once if the server must stop because its log can no longer be
+	// trusted. It must not block.
+	OnFatal func(error)
+}
+
+// Cluster is the set of replicas on this server.
+type Cluster struct {
+	opts   Options
+	id     identity
+	idMu   sync.Mutex // over id.cluster, id.member and id.founder, which change once
+	lock   io.Closer
+	log    *wal.Log
+	shards []*replica.Shard // shards[0] is the meta group's alone
+	stores map[storeKind]storage.Store
+
+	transport *peer.Transport
+	peers     *peers
+	forward   *forwarder
+	founding  *founding
+	snapshots *snapshots
+
+	metaMachine atomic.Pointer[meta.Machine]
+	metaEngine  storage.Engine
+	metaGroup   *group
+
+	mu      sync.RWMutex
+	streams map[meta.Key]*Stream
+	byGroup map[wal.GroupID]*group
+	waiting map[meta.Key][]*readyWait // for a stream to serve a revision, or to be gone
+
+	formed chan struct{} // closed when this server belongs to a cluster
+	kick   chan struct{} // wakes the reconciler
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	fatal  atomic.Pointer[error]
+}
+
+// shardCount follows spec/reliability.md 1.4.
+func shardCount() int { return min(max(runtime.GOMAXPROCS(0)-1, 1), 16) }
+
+// New prepares a cluster. Nothing is opened before Start, so that others may register with Handle,
+// Tell and WatchPeers.
+func New(o Options) *Cluster {
+	c := &Cluster{
+		opts: o, kick: make(chan struct{}, 1), formed: make(chan struct{}),
+		streams: make(map[meta.Key]*Stream), byGroup: make(map[wal.GroupID]*group), waiting: make(map[meta.Key][]*readyWait),
+		peers: newPeers(),
+	}
+	c.forward, c.founding, c.snapshots = newForwarder(c), newFounding(c), newSnapshots(c)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// Start opens what is below the directory and starts it. A server that is to found a cluster or to
+// join one returns from Start before it belongs to it; Formed tells when.
+func (c *Cluster) Start() error {
+	if err := c.start(); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	return nil
+}
+
+func (c *Cluster) start() (err error) {
+	o := c.opts
+	if err = makeDir(o.FS, o.Dir); err != nil {
+		return fmt.Errorf("create the data directory: %w", err)
+	}
+	if c.lock, err = o.FS.Lock(filepath.Join(o.Dir, "lock")); err != nil {
+		return fmt.Errorf("lock the data directory %s: %w; does another server use it?", o.Dir, err)
+	}
+	if c.id, err = loadIdentity(o.FS, o.Dir); err != nil {
+		return err
+	}
+	if err = c.founding.load(); err != nil {
+		return err
+	}
+	if err = c.snapshots.prepare(); err != nil {
+		return err
+	}
+	if o.Route == nil {
+		return c.startSingle()
+	}
+	if c.transport, err = peer.Listen(peer.Options{
+		Cluster: o.Route.Cluster, Server: c.id.server, Name: o.Name, Listen: o.Route.Listen,
+		User: o.Route.User, Password: o.Route.Password, TLS: o.Route.TLS, Logger: o.Logger,
+	}, peerHandler{c}); err != nil {
+		return err
+	}
+	for _, address := range c.seeds() {
+		c.transport.Dial(address)
+	}
+	if !c.id.blank() {
+		return c.open(nil)
+	}
+	c.wg.Go(c.found)
+	return nil
+}
+
+// startSingle opens a server without peers. Blank, it founds a cluster of its own.
+func (c *Cluster) startSingle() error {
+	if !c.id.blank() {
+		return c.open(nil)
+	}
+	id := c.id
+	id.cluster, id.member, id.founder = randomID(), 1, true
+	self := c.self()
+	self.Member = id.member
+	return c.become(id, []meta.Server{self})
+}
+
+// found waits until this server belongs to a cluster, and opens it.
+func (c *Cluster) found() {
+	id, first, err := c.founding.run()
+	if err == nil {
+		err = c.become(id, first)
+	}
+	if err != nil && c.ctx.Err() == nil {
+		c.onFatal(err)
+	}
+}
+
+// become makes this server a member, durably, and opens what members have.
+func (c *Cluster) become(id identity, first []meta.Server) error {
+	if err := c.open(&newcomer{id, first}); err != nil {
+		return err
+	}
+	c.opts.Logger.Debug(fmt.Sprintf("member %d of cluster %016x", id.member, id.cluster))
+	return nil
+}
+
+// newcomer is what a blank server has become.
+type newcomer struct {
+	id    identity
+	first []meta.Server // of a founder
+}
+
+// open opens log, stores and the meta group, and starts everything.
+func (c *Cluster) open(n *newcomer) (err error) {
+	id := c.identity()
+	if n != nil {
+		id = n.id
+	}
+	o := c.opts
+	c.log, err = wal.Open(wal.Options{
+		FS: o.FS, Dir: filepath.Join(o.Dir, "wal"), ServerID: id.server, ClusterID: id.cluster, OnError: c.onFatal,
+	})
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	if c.stores, err = openStores(o.FS, o.Dir); err != nil {
+		return err
+	}
+	for range 1 + shardCount() {
+		c.shards = append(c.shards, replica.NewShard(env{c}, c.log, o.Logger))
+	}
+	var first []meta.Server
+	if n != nil {
+		first = n.first
+	}
+	if err = c.openMeta(id, first); err != nil {
+		return err
+	}
+	if n != nil {
+		// Last: until now a crash finds a blank server, which does all this again.
+		if err = id.save(o.FS, o.Dir); err != nil {
+			return err
+		}
+		c.idMu.Lock()
+		c.id.cluster, c.id.member, c.id.founder = id.cluster, id.member, id.founder
+		c.idMu.Unlock()
+	}
+	for _, s := range c.shards {
+		c.wg.Go(func() { s.Run(c.ctx) })
+	}
+	c.wg.Go(c.reconcileLoop)
+	c.wg.Go(c.maintainLoop)
+	c.wg.Go(c.tickLoop)
+	if c.Clustered() {
+		c.wg.Go(c.planLoop)
+	}
+	c.wakeReconciler()
+	close(c.formed)
+	return nil
+}
+
+// openMeta opens the meta group's machine and member.
+func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
+	const gid = wal.GroupID(meta.MetaGroup)
+	if c.metaEngine, err = c.stores[storeMeta].Open("meta", storage.Options{}); err != nil {
+		return fmt.Errorf("open the meta group: %w", err)
+	}
+	var begin replica.Entry // a member that joins has none
+	if id.founder {
+		if first == nil {
+			first = c.founders(id)
+		}
+		members := make([]uint64, len(first))
+		for i, s := range first {
+			members[i] = s.Member
+		}
+		begin = genesisEntry(members)
+	}
+	if err := c.beginLog(gid, c.metaEngine, begin, "the meta group"); err != nil {
+		return err
+	}
+	m, err := meta.New(c.metaEngine, begin, first)
+	if err != nil {
+		return err
+	}
+	c.metaGroup = newGroup(c, gid, c.shards[0], nil)
+	c.mu.Lock()
+	c.byGroup[gid] = c.metaGroup
+	c.mu.Unlock()
+	c.metaMachine.Store(m)
+	r, err := c.shards[0].Open(replica.Config{
+		Group: gid, ID: id.member, Name: "meta", Log: c.log, Machine: m,
+		Incarnation: rand.Uint64(), Logger: c.opts.Logger, Owner: c.metaGroup,
+		First: id.founder && id.member == 1,
+	})
+	if err != nil {
+		return err
+	}
+	c.metaGroup.rep.Store(r)
+	return nil
+}
+
+// founders are the first servers, as they were when this server founded the cluster. They are needed
+// again for as long as the meta group has no checkpoint.
+func (c *Cluster) founders(id identity) []meta.Server {
+	if f := c.founding.accepted; f != nil && f.Cluster == id.cluster {
+		return f.Servers
+	}
+	self := c.self()
+	self.Member = id.member
+	return []meta.Server{self}
+}
+
+// genesisEntry is the position at which a group with these first members begins.
+func genesisEntry(members []uint64) replica.Entry {
+	return replica.Entry{
+		Index: replica.GenesisIndex, Term: replica.GenesisTerm,
+		Conf: replica.EncodeConf(&pb.ConfState{Voters: members}),
+	}
+}
+
+// beginLog gives a group that has no log here one: from the genesis on for a first member, an empty
+// one for a member that waits for a snapshot.
+func (c *Cluster) beginLog(g wal.GroupID, e storage.Engine, begin replica.Entry, what string) error {
+	if _, ok := c.log.State(g); ok {
+		return nil
+	}
+	if at := e.Applied(); at.Index > begin.Index {
+		return fmt.Errorf("%s has data (up to log entry %d) but no log: files in %s are missing", what, at.Index, filepath.Join(c.opts.Dir, "wal"))
+	}
+	u := replica.Genesis(g)
+	if begin.Index == 0 {
+		u = replica.Joining(g)
+	}
+	c.log.Submit([]wal.Update{u}, func(error) {})
+	return nil
+}
+
+// Formed is closed when this server belongs to a cluster and has opened its part.
+func (c *Cluster) Formed() <-chan struct{} { return c.formed }
+
+// Close stops everything. Whoever waits for an outcome is answered first; then all state is made
+// durable, so that the next start has little to replay.
+func (c *Cluster) Close() error {
+	c.cancel()
+	var errs []error
+	if c.transport != nil {
+		errs = append(errs, c.transport.Close())
+	}
+	c.wg.Wait()
+	if c.fatal.Load() == nil && c.metaMachine.Load() != nil {
+		c.checkpointAll()
+	}
+	for _, s := range c.local() {
+		errs = append(errs, s.closeEngine())
+	}
+	if c.metaEngine != nil {
+		errs = append(errs, c.metaEngine.Close())
+	}
+	if c.log != nil {
+		errs = append(errs, c.log.Close())
+	}
+	for _, s := range c.stores { // order: independent closes
+		errs = append(errs, s.Close())
+	}
+	if c.lock != nil {
+		errs = append(errs, c.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// onFatal is called when this server cannot go on: its log failed, or it cannot become what it is
+// meant to be. Nothing is acknowledged from then on; the owner of the cluster stops the process.
+func (c *Cluster) onFatal(err error) {
+	if c.fatal.CompareAndSwap(nil, &err) && c.opts.OnFatal != nil {
+		c.opts.OnFatal(err)
+	}
+}
+
+func (c *Cluster) identity() identity {
+	c.idMu.Lock()
+	defer c.idMu.Unlock()
+	return c.id
+}
+
+// Meta gives read access to what the meta group has decided; nil before Formed.
+func (c *Cluster) Meta() *meta.Machine { return c.metaMachine.Load() }
+
+// ServerName is the name of this server.
+func (c *Cluster) ServerName() string { return c.opts.Name }
+
+// Stream finds a stream that this server knows of, or nil.
+func (c *Cluster) Stream(account, name string) *Stream {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.streams[meta.Key{Account: account, Name: name}]
+}
+
+func (c *Cluster) group(id wal.GroupID) *group {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byGroup[id]
+}
+
+// groups lists the groups that are known here, in no order.
+func (c *Cluster) groups() []*group {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := make([]*group, 0, len(c.byGroup))
+	for _, g := range c.byGroup { // order: each is handled alone
+		all = append(all, g)
+	}
+	return all
+}
+
+// groupOf finds the group that a replica is the local member of.
+func (c *Cluster) groupOf(r *replica.Replica) *group {
+	g, _ := r.Owner().(*group)
+	return g
+}
+
+// Healthy tells whether a write would commit now: nil, or why not.
+func (c *Cluster) Healthy() error {
+	if e := c.fatal.Load(); e != nil {
+		return fmt.Errorf("the log failed: %w", *e)
+	}
+	select {
+	case <-c.formed:
+	default:
+		return errors.New("JetStream has not established contact with a meta leader")
+	}
+	if d := c.log.SyncAge(); d > stallMax {
+		return fmt.Errorf("the disk has not finished a sync for %s", d.Round(time.Second))
+	}
+	if c.metaGroup.leader() == 0 {
+		return errors.New("JetStream has not established contact with a meta leader")
+	}
+	for _, s := range c.local() {
+		if err := s.healthy(); err != nil {
+			return fmt.Errorf("stream %s > %s: %w", s.key.Account, s.key.Name, err)
+		}
+	}
+	return nil
+}
+
+// stallMax is how long a sync may take before the server calls itself unhealthy.
+const stallMax = 3 * time.Second
+
+// env is what the shards need of the world.
+type env struct{ c *Cluster }
+
+func (e env) Now() int64 { return time.Now().UnixNano() }
+
+// Applied is called for each replica that executed something in a turn.
+func (e env) Applied(r *replica.Replica) {
+	if s := e.c.groupOf(r).stream; s != nil {
+		s.applied()
+		e.c.opts.Hooks.Applied(s)
+		return
+	}
+	e.c.wakeReconciler()
+}
+
+// LeaderChanged is called when a replica begins or ceases to lead, or learns of another leader.
+func (e env) LeaderChanged(r *replica.Replica) {
+	g := e.c.groupOf(r)
+	g.held.flush()
+	if g.stream != nil {
+		g.stream.leaderChanged()
+		e.c.opts.Hooks.LeaderChanged(g.stream)
+	}
+}
+
+// TurnEnd lets those who answered clients flush.
+func (e env) TurnEnd() { e.c.opts.Hooks.TurnEnd() }

@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/cleatkv/cleat/internal/meta"
+	"github.com/cleatkv/cleat/internal/replica"
+	"github.com/cleatkv/cleat/internal/wal"
+)
+
+// group is one Raft group as seen from this server: its local replica, if there is one, and the
+// way to its leader. The meta group and every stream have one.
+type group struct {
+	c    *Cluster
+	id   wal.GroupID
+	held held
+
+	shard *replica.Shard
+	rep   atomic.Pointer[replica.Replica]
+
+	// hint is the server that was last said to lead, for groups without a replica here.
+	hint atomic.Uint64
+
+	// members lists who may speak for the group; stream is nil for the meta group.
+	stream *Stream
+}
+
+func newGroup(c *Cluster, id wal.GroupID, shard *replica.Shard, s *Stream) *group {
+	g := &group{c: c, id: id, shard: shard, stream: s}
+	g.held.offer = g.offer
+	return g
+}
+
+// leads tells whether the local replica leads.
+func (g *group) leads() bool {
+	r := g.rep.Load()
+	return r != nil && r.Status().Leading
+}
+
+// leader is the server that leads, as far as is known here, or 0.
+func (g *group) leader() uint64 {
+	if r := g.rep.Load(); r != nil {
+		if st := r.Status(); st.Leader != 0 {
+			return g.server(st.Leader)
+		}
+		if len(r.Status().Conf.GetVoters()) > 0 {
+			return 0 // A member knows better than hearsay.
+		}
+	}
+	return g.hint.Load()
+}
+
+// server finds where a member lives.
+func (g *group) server(member uint64) uint64 {
+	for _, m := range g.members() {
+		if m.ID == member {
+			return m.Server
+		}
+	}
+	return 0
+}
+
+// members lists the replicas that may speak for the group now.
+func (g *group) members() []meta.Replica {
+	if g.stream != nil {
+		return g.stream.Assignment().Members()
+	}
+	return g.c.metaMembers()
+}
+
+// offer proposes to the leader, here or elsewhere.
+func (g *group) offer(command []byte, w replica.Waiter) error {
+	if r := g.rep.Load(); r != nil {
+		err := r.Propose(command, w)
+		if !errors.Is(err, replica.ErrNotLeader) {
+			return err
+		}
+	}
+	to := g.leader()
+	if to == 0 && g.rep.Load() == nil {
+		to = g.anyone()
+	}
+	if to == 0 || to == g.c.id.server {
+		return errNoLeader
+	}
+	return g.c.forward.propose(to, g.id, command, w)
+}
+
+// anyone picks a server that has a replica and can be reached; it will say who leads.
+func (g *group) anyone() uint64 {
+	for _, m := range g.members() {
+		if m.Server != g.c.id.server && g.c.reachable(m.Server) {
+			return m.Server
+		}
+	}
+	return 0
+}

@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/replica"
+)
+
+// How long a command waits for a leader before it is refused as unavailable, and how many may
+// wait in one group.
+const (
+	holdFor = 3 * time.Second
+	holdMax = 4096
+)
+
+// offer proposes a command somewhere. It returns nil if the waiter will hear the outcome,
+// errNoLeader if there is nobody to propose to right now, and any other error for a definite refusal.
+type offer func(command []byte, w replica.Waiter) error
+
+var errNoLeader = errors.New("cluster: no leader is known")
+
+// held keeps the commands that arrive while a group has no leader: an election is short, and
+// clients would only come again. Nothing held has been proposed, so giving up is definite.
+// Commands are proposed in the order in which they came.
+type held struct {
+	offer offer
+	count atomic.Int32 // of commands: the fast path looks here only
+
+	sync.Mutex
+	commands []heldCommand
+}
+
+type heldCommand struct {
+	command []byte
+	waiter  replica.Waiter
+	until   time.Time
+}
+
+// propose offers the command, or keeps it for the next leader.
+func (h *held) propose(command []byte, w replica.Waiter) {
+	if h.count.Load() == 0 {
+		err := h.offer(command, w)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, errNoLeader) {
+			w.Done(nil, err)
+			return
+		}
+	}
+	h.keep(heldCommand{slices.Clone(command), w, time.Now().Add(holdFor)})
+	h.flush() // The leader may have come in between.
+}
+
+// keep puts a command that was not proposed behind those that wait.
+func (h *held) keep(c heldCommand) {
+	h.Lock()
+	full := len(h.commands) >= holdMax
+	if !full {
+		h.commands = append(h.commands, c)
+		h.count.Store(int32(len(h.commands)))
+	}
+	h.Unlock()
+	if full {
+		c.waiter.Done(nil, ErrOverloaded)
+	}
+}
+
+// flush proposes what was held, as far as somebody takes it.
+func (h *held) flush() {
+	if h.count.Load() == 0 {
+		return
+	}
+	type refusal struct {
+		w   replica.Waiter
+		err error
+	}
+	var refused []refusal
+	h.Lock()
+	n := 0
+	for _, c := range h.commands {
+		err := h.offer(c.command, c.waiter)
+		if errors.Is(err, errNoLeader) {
+			break
+		}
+		if err != nil {
+			refused = append(refused, refusal{c.waiter, err})
+		}
+		n++
+	}
+	h.drop(n)
+	h.Unlock()
+	for _, f := range refused {
+		f.w.Done(nil, f.err)
+	}
+}
+
+// drop forgets the first n commands. The caller holds the lock.
+func (h *held) drop(n int) {
+	clear(h.commands[:n])
+	if h.commands = h.commands[n:]; len(h.commands) == 0 {
+		h.commands = nil
+	}
+	h.count.Store(int32(len(h.commands)))
+}
+
+// expire refuses what has waited too long.
+func (h *held) expire(now time.Time) {
+	if h.count.Load() == 0 {
+		return
+	}
+	var old []heldCommand
+	h.Lock()
+	h.commands = slices.DeleteFunc(h.commands, func(c heldCommand) bool {
+		late := c.until.Before(now)
+		if late {
+			old = append(old, c)
+		}
+		return late
+	})
+	h.count.Store(int32(len(h.commands)))
+	h.Unlock()
+	for _, c := range old {
+		c.waiter.Done(nil, ErrUnavailable)
+	}
+}
+
+// fail refuses everything.
+func (h *held) fail(err error) {
+	h.Lock()
+	all := slices.Clone(h.commands)
+	h.drop(len(all))
+	h.Unlock()
+	for _, c := range all {
+		c.waiter.Done(nil, err)
+	}
+}

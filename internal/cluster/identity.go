@@ -1,0 +1,133 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// identity says which server of which cluster the data directory belongs to. The server id is drawn
+// once, when the directory is empty, and never changes: a server with an empty directory is a new
+// one. Cluster and member are zero until the server has founded a cluster or joined one.
+type identity struct {
+	server  uint64
+	cluster uint64
+	member  uint64 // raft id in the meta group
+	founder bool   // of the meta group's first members
+}
+
+func (id identity) blank() bool { return id.cluster == 0 }
+
+const (
+	identityFile   = "server.id"
+	identityFormat = "cleat 1\nserver %016x\ncluster %016x\nmember %d\nfounder %t\n"
+)
+
+// loadIdentity reads the identity, or draws a blank one if the directory holds nothing yet.
+func loadIdentity(fsys vfs.FS, dir string) (id identity, err error) {
+	path := filepath.Join(dir, identityFile)
+	text, err := readFile(fsys, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newIdentity(fsys, dir)
+	}
+	if err != nil {
+		return id, fmt.Errorf("read the server's identity: %w", err)
+	}
+	if _, err := fmt.Sscanf(string(text), identityFormat, &id.server, &id.cluster, &id.member, &id.founder); err != nil {
+		return id, fmt.Errorf("%s is damaged: %w; restore it from a backup, or move the directory away to begin as a new server", path, err)
+	}
+	return id, nil
+}
+
+func newIdentity(fsys vfs.FS, dir string) (identity, error) {
+	for _, sub := range []string{"wal", "meta", "streams"} {
+		names, err := fsys.List(filepath.Join(dir, sub))
+		if err == nil && len(names) > 0 {
+			return identity{}, fmt.Errorf("%s has data but there is no %s: it is not safe to guess whose they are", filepath.Join(dir, sub), identityFile)
+		}
+	}
+	id := identity{server: randomID()}
+	return id, id.save(fsys, dir)
+}
+
+func (id identity) save(fsys vfs.FS, dir string) error {
+	text := fmt.Sprintf(identityFormat, id.server, id.cluster, id.member, id.founder)
+	if err := writeFileAtomically(fsys, dir, identityFile, []byte(text)); err != nil {
+		return fmt.Errorf("write the server's identity: %w", err)
+	}
+	return nil
+}
+
+// randomID draws an id that is not zero.
+func randomID() uint64 {
+	var b [8]byte
+	for {
+		if _, err := rand.Read(b[:]); err != nil {
+			panic(err) // Never returned by crypto/rand.
+		}
+		if v := binary.LittleEndian.Uint64(b[:]); v != 0 {
+			return v
+		}
+	}
+}
+
+func readFile(fsys vfs.FS, path string) ([]byte, error) {
+	f, err := fsys.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// writeFileAtomically makes the file have the content, durably, or leaves things as they were.
+func writeFileAtomically(fsys vfs.FS, dir, name string, content []byte) error {
+	tmp := filepath.Join(dir, name+".new")
+	f, err := fsys.Create(tmp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := fsys.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(fsys, dir)
+}
+
+// makeDir makes a directory that is still there after a power cut: an entry is durable only when
+// the directory that it stands in was synced.
+func makeDir(fsys vfs.FS, dir string) error {
+	if _, err := fsys.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDir(fsys, parent); err != nil {
+			return err
+		}
+	}
+	if err := fsys.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	return syncDir(fsys, parent)
+}
+
+func syncDir(fsys vfs.FS, dir string) error {
+	d, err := fsys.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,202 @@
+package cluster
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/meta"
+	"github.com/cleatkv/cleat/internal/replica"
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/stream"
+	"github.com/cleatkv/cleat/internal/wal"
+)
+
+func (c *Cluster) wakeReconciler() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// reconcileLoop makes this server match the meta group's decisions. It alone opens, changes and
+// drops streams.
+func (c *Cluster) reconcileLoop() {
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.kick:
+		}
+		for _, k := range c.Meta().TakeChanges() {
+			if c.ctx.Err() != nil {
+				return
+			}
+			if err := c.reconcile(k); err != nil {
+				c.opts.Logger.Error(fmt.Sprintf("stream %s > %s: %v", k.Account, k.Name, err))
+			}
+			c.checkKey(k)
+		}
+	}
+}
+
+// reconcile handles one stream.
+func (c *Cluster) reconcile(k meta.Key) error {
+	want := c.Meta().Stream(k)
+	c.mu.RLock()
+	have := c.streams[k]
+	c.mu.RUnlock()
+	if have != nil && (want == nil || want.Group != have.Assignment().Group) {
+		if err := c.drop(have); err != nil {
+			return err
+		}
+		have = nil
+	}
+	switch {
+	case want == nil:
+		return nil
+	case have == nil:
+		return c.addStream(want)
+	}
+	have.assign.Store(want)
+	if err := c.matchReplica(have); err != nil {
+		return err
+	}
+	c.opts.Hooks.StreamUpdated(have)
+	have.configure()
+	return nil
+}
+
+// addStream makes a stream known on this server, with its local replica if it is to have one.
+func (c *Cluster) addStream(a *meta.Stream) error {
+	s := &Stream{key: meta.Key{Account: a.Account, Name: a.Config.Name}}
+	s.group = newGroup(c, wal.GroupID(a.Group), c.shardOf(wal.GroupID(a.Group)), s)
+	s.assign.Store(a)
+	err := c.openLocal(s)
+	c.mu.Lock()
+	c.streams[s.key], c.byGroup[s.id] = s, s.group
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	// Before the replica runs: what subscribes to the stream's subjects must not miss its start.
+	c.opts.Hooks.StreamStarted(s)
+	return c.openReplica(s)
+}
+
+// matchReplica opens or drops the local replica, as the assignment now says.
+func (c *Cluster) matchReplica(s *Stream) error {
+	want, ok := s.Assignment().On(c.id.server)
+	if l := s.local.Load(); l != nil && (!ok || l.id != want.ID) {
+		if err := c.dropLocal(s); err != nil {
+			return err
+		}
+	}
+	if !ok || s.local.Load() != nil {
+		return nil
+	}
+	if err := c.openLocal(s); err != nil {
+		return err
+	}
+	return c.openReplica(s)
+}
+
+// openLocal opens engine and machine of the local replica, if there is to be one.
+func (c *Cluster) openLocal(s *Stream) (err error) {
+	a := s.Assignment()
+	self, ok := a.On(c.id.server)
+	if !ok {
+		return nil
+	}
+	l := &local{id: self.ID, kind: storeOf(&a.Config), name: fmt.Sprintf("g%d-r%d", a.Group, self.ID)}
+	if l.kind == storeMemory && len(a.Members()) == 1 {
+		// Its messages did not survive the last process, so its log must not either.
+		if _, ok := c.log.State(s.id); ok {
+			c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
+		}
+	}
+	if l.engine, err = c.stores[l.kind].Open(l.name, storage.Options{Compress: a.Config.Compression == api.S2Compression}); err != nil {
+		return fmt.Errorf("open its storage: %w", err)
+	}
+	var begin replica.Entry
+	if a.Founded(self.ID) {
+		begin = genesisEntry(a.Genesis)
+	}
+	if err := c.beginLog(s.id, l.engine, begin, "its storage "+l.name); err != nil {
+		return err
+	}
+	if l.machine, err = stream.Open(l.engine, begin); err != nil {
+		return err
+	}
+	s.local.Store(l)
+	return nil
+}
+
+// openReplica starts the Raft member on its shard's goroutine and waits for that.
+func (c *Cluster) openReplica(s *Stream) error {
+	l, a := s.local.Load(), s.Assignment()
+	if l == nil {
+		return nil
+	}
+	opened := make(chan error, 1)
+	s.shard.Call(func() {
+		r, err := s.shard.Open(replica.Config{
+			Group: s.id, ID: l.id, Name: s.key.Account + "/" + s.key.Name,
+			Log: c.log, Machine: l.machine, Incarnation: rand.Uint64(), Logger: c.opts.Logger, Owner: s.group,
+			First: len(a.Genesis) > 0 && a.Genesis[0] == l.id,
+		})
+		if err == nil {
+			s.rep.Store(r)
+		}
+		opened <- err
+	})
+	return <-opened
+}
+
+// drop stops a stream that the meta group has deleted and removes all that it held.
+func (c *Cluster) drop(s *Stream) error {
+	s.gone.Store(true)
+	c.opts.Hooks.StreamStopped(s)
+	s.held.fail(ErrUnavailable)
+	err := c.dropLocal(s)
+	c.mu.Lock()
+	delete(c.streams, s.key)
+	delete(c.byGroup, s.id)
+	c.mu.Unlock()
+	return err
+}
+
+// dropLocal stops the local replica and removes its data: the meta group has decided, in a
+// committed command, that it is not to be.
+func (c *Cluster) dropLocal(s *Stream) error {
+	l := s.local.Load()
+	if l == nil {
+		return nil
+	}
+	closed := make(chan struct{})
+	s.shard.Call(func() {
+		if r := s.rep.Load(); r != nil {
+			s.shard.Close(r)
+		}
+		close(closed)
+	})
+	<-closed
+	s.rep.Store(nil)
+	c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
+	err := s.closeEngine()
+	s.local.Store(nil)
+	if err != nil {
+		return fmt.Errorf("close its storage: %w", err)
+	}
+	if err := c.stores[l.kind].Drop(l.name); err != nil {
+		return fmt.Errorf("remove its storage: %w", err)
+	}
+	return nil
+}
+
+func (c *Cluster) shardOf(group wal.GroupID) *replica.Shard {
+	h := fnv.New32a()
+	fmt.Fprint(h, group)
+	return c.shards[1+int(h.Sum32())%(len(c.shards)-1)]
+}

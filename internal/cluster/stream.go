@@ -1,0 +1,204 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/meta"
+	"github.com/cleatkv/cleat/internal/replica"
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/stream"
+)
+
+// Stream is one stream as seen from this server: what the meta group says of it, and the replica
+// here, if there is one.
+type Stream struct {
+	*group
+	key    meta.Key
+	assign atomic.Pointer[meta.Stream]
+	gone   atomic.Bool
+
+	// Of the local replica; nil without one. They are set once, by the reconciler, before the
+	// replica is shown to others.
+	local atomic.Pointer[local]
+
+	// maint is held by whoever works on the engine in the background.
+	maint sync.Mutex
+
+	configuring atomic.Bool // a change of configuration is on its way through the log
+	expiring    atomic.Bool // an expiry command is
+	planning    planner
+}
+
+// local is what a server keeps for a replica of a stream.
+type local struct {
+	id      uint64 // raft id
+	engine  storage.Engine
+	machine *stream.Stream
+	kind    storeKind
+	name    string // of the engine
+	closed  bool   // under maint
+}
+
+// Account and Name tell which stream this is.
+func (s *Stream) Account() string { return s.key.Account }
+
+// Name is the stream's name in its account.
+func (s *Stream) Name() string { return s.key.Name }
+
+// Assignment is what the meta group says of the stream: configuration, group, replicas. It is not
+// to be modified.
+func (s *Stream) Assignment() *meta.Stream { return s.assign.Load() }
+
+// Config is the configuration that the meta group has decided; the stream itself may be a moment
+// behind.
+func (s *Stream) Config() *api.StreamConfig { return &s.assign.Load().Config }
+
+// Machine is the machine of the local replica, or nil if there is none here.
+func (s *Stream) Machine() *stream.Stream {
+	if l := s.local.Load(); l != nil {
+		return l.machine
+	}
+	return nil
+}
+
+// IsLeader tells whether the local replica leads.
+func (s *Stream) IsLeader() bool { return s.leads() }
+
+// Leader is the server whose replica leads, as far as is known here; 0 if unknown.
+func (s *Stream) Leader() uint64 { return s.leader() }
+
+// LeaderName is the name of that server, or "".
+func (s *Stream) LeaderName() string {
+	id := s.leader()
+	if id == 0 {
+		return ""
+	}
+	return s.c.PeerName(id)
+}
+
+// Propose offers a command to the stream's leader, here or on another server, at once or as soon
+// as there is one. It copies the command. The waiter is always called, perhaps before Propose
+// returns.
+func (s *Stream) Propose(command []byte, w Waiter) {
+	if s.gone.Load() {
+		w.Done(nil, ErrUnavailable)
+		return
+	}
+	s.held.propose(command, w)
+}
+
+// ReadIndex calls done(nil) once the local machine shows every write acknowledged before the call.
+// Without a local replica it calls done(ErrNoReplica).
+func (s *Stream) ReadIndex(done func(error)) {
+	r := s.rep.Load()
+	if r == nil {
+		done(ErrNoReplica)
+		return
+	}
+	r.ReadIndex(done)
+}
+
+// ErrNoReplica says that this server has no replica of the stream to read from.
+var ErrNoReplica = errors.New("cluster: no replica of the stream on this server")
+
+// leaderChanged runs on the replica's owner.
+func (s *Stream) leaderChanged() {
+	s.configure()
+	s.c.checkReady(s)
+}
+
+// applied runs on the replica's owner.
+func (s *Stream) applied() { s.c.checkReady(s) }
+
+// configure proposes the configuration that the meta group has decided, if the stream has an older
+// one and leads here. It is called whenever one of the two may have become true.
+func (s *Stream) configure() {
+	a := s.assign.Load()
+	if s.gone.Load() || !s.IsLeader() || s.Machine().ConfigRevision() >= a.Revision {
+		return
+	}
+	if !s.configuring.CompareAndSwap(false, true) {
+		return
+	}
+	command := stream.EncodeConfigure(&stream.Configure{Config: a.Config, Revision: a.Revision, Created: a.Created})
+	err := s.rep.Load().Propose(command, WaiterFunc(func(result any, err error) {
+		s.configuring.Store(false)
+		if err != nil && !errors.Is(err, replica.ErrStopped) {
+			s.c.opts.Logger.Warn(fmt.Sprintf("configure stream %s > %s: %v; trying again", s.key.Account, s.key.Name, err))
+		}
+		// A still newer revision may have come meanwhile; failures are repeated by the
+		// maintenance loop.
+		if err == nil {
+			s.configure()
+		}
+	}))
+	if err != nil {
+		s.configuring.Store(false)
+	}
+}
+
+// serves tells whether the stream works under the given revision or a later one, as far as can be
+// seen from here. Without a replica here, a known leader has to do.
+func (s *Stream) serves(revision uint64) bool {
+	if s.Assignment().Revision < revision {
+		return false
+	}
+	m := s.Machine()
+	if m == nil {
+		return s.hasNoReplica()
+	}
+	return s.leader() != 0 && m.ConfigRevision() >= revision
+}
+
+// hasNoReplica tells whether this server is not meant to have a replica.
+func (s *Stream) hasNoReplica() bool {
+	_, ok := s.Assignment().On(s.c.id.server)
+	return !ok
+}
+
+func (s *Stream) healthy() error {
+	if s.hasNoReplica() {
+		return nil
+	}
+	r := s.rep.Load()
+	if r == nil {
+		return errors.New("not started yet")
+	}
+	switch st := r.Status(); {
+	case st.Stopped != nil:
+		return st.Stopped
+	case st.Leader == 0:
+		return errors.New("no leader")
+	case st.Leading && !quorum(&st):
+		return errors.New("no quorum")
+	}
+	return nil
+}
+
+// quorum tells whether a leader has heard of a majority of the voters lately.
+func quorum(st *replica.Status) bool {
+	active := 0
+	for _, v := range st.Conf.GetVoters() {
+		if v == st.Leader || slices.ContainsFunc(st.Members, func(m replica.Member) bool { return m.ID == v && m.Active }) {
+			active++
+		}
+	}
+	return active > len(st.Conf.GetVoters())/2
+}
+
+// closeEngine waits for background work and closes the engine, once.
+func (s *Stream) closeEngine() error {
+	s.maint.Lock()
+	defer s.maint.Unlock()
+	l := s.local.Load()
+	if l == nil || l.closed {
+		return nil
+	}
+	l.closed = true
+	return l.engine.Close()
+}
