@@ -361,3 +361,7 @@ func (l *Log) fail(err error) error {
 	}
 	return err
 }
+
+// Findings lists what was found on the disk, when the log was opened, that is not as it was written;
+// also what harms no group.
+func (l *Log) Findings() []Finding { return l.findings }
