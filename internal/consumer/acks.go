@@ -76,7 +76,10 @@ type Acks struct {
 
 // newAcks returns the state of a consumer that starts at a stream sequence.
 func newAcks(rule AckRule, start uint64) *Acks {
-	a := &Acks{rule: rule, due: btree.NewBTreeGOptions(dueKey.less, btree.Options{NoLocks: true})}
+	a := &Acks{rule: rule}
+	if rule.Policy != api.AckNone { // Which saves most of the memory of a watcher.
+		a.due = btree.NewBTreeGOptions(dueKey.less, btree.Options{NoLocks: true})
+	}
 	a.delivered.Stream = start - 1
 	a.floor.Stream = start - 1
 	return a
@@ -109,7 +112,7 @@ func (a *Acks) Deliver(seq uint64, now int64) (consumerSeq uint64, count int) {
 // Due returns a message to be sent again, if there is one. Messages that have used up their
 // deliveries are given up on the way and handed to exceeded.
 func (a *Acks) Due(now int64, exceeded func(seq uint64, count int)) (seq uint64, ok bool) {
-	for {
+	for a.due != nil {
 		k, ok := a.due.Min()
 		if !ok || k.at > now {
 			return 0, false
@@ -121,10 +124,14 @@ func (a *Acks) Due(now int64, exceeded func(seq uint64, count int)) (seq uint64,
 		a.do(op{kind: opGiveUp, seq: k.seq})
 		exceeded(k.seq, u.count)
 	}
+	return 0, false
 }
 
 // NextDue is when Due will have something, 0 if never as things stand.
 func (a *Acks) NextDue() int64 {
+	if a.due == nil {
+		return 0
+	}
 	if k, ok := a.due.Min(); ok && k.at != never {
 		return k.at
 	}
@@ -229,7 +236,9 @@ func (a *Acks) restore(seq uint64, u unacked) {
 func (a *Acks) clone() *Acks {
 	c := *a
 	c.pending = *a.pending.Copy()
-	c.due = a.due.Copy()
+	if a.due != nil {
+		c.due = a.due.Copy()
+	}
 	c.journal = nil
 	return &c
 }
@@ -271,7 +280,9 @@ func (a *Acks) apply(o op) {
 		a.raiseFloor()
 	case opReset:
 		a.pending.Clear()
-		a.due.Clear()
+		if a.due != nil {
+			a.due.Clear()
+		}
 		a.again = 0
 		a.delivered = Mark{Stream: o.seq - 1}
 		a.floor = Mark{Stream: o.seq - 1}

@@ -67,7 +67,7 @@ func New(r storage.Reader, spec Spec, acks *Acks, now int64) *Consumer {
 		c.acks = newAcks(ruleOf(&c.cfg), spec.Start.Seq)
 	}
 	at := max(spec.Start.Seq, c.acks.Delivered().Stream+1)
-	c.cursor = newCursor(r, filtersOf(&c.cfg), at, spec.Start.Snap)
+	c.cursor = newCursor(r, Filters(&c.cfg), at, spec.Start.Snap)
 	c.flow = newFlow()
 	c.pulls.max = c.cfg.MaxWaiting
 	if c.cfg.ReplayPolicy == api.ReplayOriginal {
@@ -84,8 +84,8 @@ func ruleOf(cfg *api.ConsumerConfig) AckRule {
 	}
 }
 
-// filtersOf is the list of filters of a configuration; empty: everything.
-func filtersOf(cfg *api.ConsumerConfig) []string {
+// Filters is the list of filters of a configuration; empty: everything.
+func Filters(cfg *api.ConsumerConfig) []string {
 	if len(cfg.FilterSubjects) > 0 {
 		return cfg.FilterSubjects
 	}
@@ -182,7 +182,7 @@ func (c *Consumer) peek(t *Turn) (*delivery, bool) {
 				return nil, false
 			}
 		}
-		msg, err := t.Load(seq)
+		msg, err := t.load(seq)
 		switch {
 		case err == nil:
 			c.next = delivery{msg: msg, again: again}
@@ -261,6 +261,9 @@ func (c *Consumer) limitRate(size int, now int64) {
 // Deadline is when Run has to be called at the latest even if nothing happens, 0: never.
 func (c *Consumer) Deadline() int64 {
 	d := c.expiry()
+	if d == 0 && c.IsPull() && c.cfg.InactiveThreshold > 0 {
+		d = c.lastAsked + int64(c.cfg.InactiveThreshold) // To see whether those who wait are still there.
+	}
 	if c.paused(0) {
 		d = earlier(d, c.cfg.PauseUntil.UnixNano())
 	} else if c.wanted() && !c.flow.stalled() {
@@ -306,6 +309,22 @@ func (c *Consumer) resume(now int64) {
 	}
 }
 
+// Bind looks whether the deliver subject has interest, without delivering anything yet.
+func (c *Consumer) Bind(t *Turn) {
+	if !c.IsPull() {
+		c.bind(t)
+	}
+}
+
+// Bound tells whether the deliver subject had interest when last looked at.
+func (c *Consumer) Bound() bool { return c.bound }
+
+// AwaitsFlow tells whether a flow control request is open.
+func (c *Consumer) AwaitsFlow() bool { return c.flow.reply != "" }
+
+// TakeJournal returns the changes of the acknowledgements since the last call, to be replicated.
+func (c *Consumer) TakeJournal() []byte { return c.acks.TakeJournal() }
+
 // Pause suspends delivery until a time; nil resumes it.
 func (c *Consumer) Pause(until *time.Time) { c.cfg.PauseUntil = until }
 
@@ -313,9 +332,31 @@ func (c *Consumer) Pause(until *time.Time) { c.cfg.PauseUntil = until }
 func (c *Consumer) Update(r storage.Reader, cfg api.ConsumerConfig) {
 	c.cfg = cfg
 	c.acks.setRule(ruleOf(&cfg))
-	c.cursor.setFilters(r, filtersOf(&cfg))
+	c.cursor.setFilters(r, Filters(&cfg))
 	c.bound = false // The deliver subject may be another one; the next turn looks.
 	c.pulls.max = cfg.MaxWaiting
+}
+
+// ResetPoint is where a reset to a sequence leads, 0 standing for the floor of acknowledgements. A
+// sequence may be given only where the consumer could have started there.
+func (c *Consumer) ResetPoint(r storage.Reader, seq uint64) (uint64, *api.Error) {
+	if seq == 0 {
+		return c.acks.Floor().Stream + 1, nil
+	}
+	switch c.cfg.DeliverPolicy {
+	case api.DeliverAll:
+	case api.DeliverByStartSequence:
+		if seq < c.cfg.OptStartSeq {
+			return 0, api.ErrInvalidReset.With("below start seq")
+		}
+	case api.DeliverByStartTime:
+		if seq < r.SeqAtTime(c.cfg.OptStartTime.UnixNano()) {
+			return 0, api.ErrInvalidReset.With("below start time")
+		}
+	default:
+		return 0, api.ErrInvalidReset.With("not allowed")
+	}
+	return seq, nil
 }
 
 // Reset starts over at a stream sequence.

@@ -191,7 +191,7 @@ func newWatch(s *testStream, rng *rand.Rand) *watch {
 	}
 	start := StartOf(s.engine, &cfg)
 	return &watch{
-		Cursor: newCursor(s.engine, filtersOf(&cfg), start.Seq, start.Snap),
+		Cursor: newCursor(s.engine, Filters(&cfg), start.Seq, start.Snap),
 		policy: cfg.DeliverPolicy, bound: s.engine.State().LastSeq,
 	}
 }

@@ -48,7 +48,7 @@ func (w *world) runCommand(d *datadriven.TestData) string {
 		return otherwise
 	}
 	w.turn.Reset(int64(w.now))
-	w.turn.Reader, w.turn.Load = w.s.engine, w.s.engine.Load
+	w.turn.Reader = w.s.engine
 	w.turn.Interest = func(subject, _ string) bool { return w.interest[subject] }
 	w.turn.MsgsMax, w.turn.BytesMax = number("msgs", 100), number("bytes", 1<<30)
 	switch d.Cmd {

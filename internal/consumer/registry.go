@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tidwall/btree"
 
@@ -25,7 +26,11 @@ import (
 type Registry struct {
 	mu      sync.RWMutex // for the entries and their acks
 	entries btree.Map[string, *Entry]
+	version atomic.Uint64
 }
+
+// Version changes whenever a consumer was created, updated or deleted.
+func (g *Registry) Version() uint64 { return g.version.Load() }
 
 // Entry is one replicated consumer. Everything but the acknowledgements is only replaced, never
 // changed.
@@ -64,10 +69,18 @@ type Gone struct {
 }
 
 // Encode returns the body of the command in the log.
-func (c *Create) Encode() ([]byte, error) { return json.Marshal(c) }
+func (c *Create) Encode() []byte { return encode(c) }
 
 // Encode returns the body of the command in the log.
-func (g *Gone) Encode() ([]byte, error) { return json.Marshal(g) }
+func (g *Gone) Encode() []byte { return encode(g) }
+
+func encode(command any) []byte {
+	b, err := json.Marshal(command)
+	if err != nil {
+		panic(fmt.Sprintf("consumer: encode %T: %v", command, err)) // A checked one always encodes.
+	}
+	return b
+}
 
 // Load reads the registry from the engine's records, replacing what is in memory.
 func (g *Registry) Load(r storage.Reader) error {
@@ -78,6 +91,7 @@ func (g *Registry) Load(r storage.Reader) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.entries = entries
+	g.version.Add(1)
 	return nil
 }
 
@@ -134,6 +148,7 @@ func (g *Registry) add(tx storage.Tx, cfg api.ConsumerConfig, stamp int64) *Entr
 	start := StartOf(tx, &cfg)
 	e := &Entry{Config: cfg, Created: stamp, Start: start, acks: newAcks(ruleOf(&cfg), start.Seq)}
 	g.entries.Set(e.Name(), e)
+	g.version.Add(1)
 	e.store(tx)
 	e.storeMarks(tx)
 	return e
@@ -146,6 +161,7 @@ func (g *Registry) update(tx storage.Tx, old *Entry, cfg api.ConsumerConfig) (*E
 	e := &Entry{Config: cfg, Created: old.Created, Start: old.Start, acks: old.acks}
 	e.acks.setRule(ruleOf(&cfg))
 	g.entries.Set(e.Name(), e)
+	g.version.Add(1)
 	e.store(tx)
 	return e, nil
 }
@@ -161,10 +177,10 @@ func (g *Registry) checkWorkQueue(cfg *api.ConsumerConfig, stream *api.StreamCon
 	if cfg.DeliverPolicy != api.DeliverAll {
 		return api.ErrWorkQueueDeliverAll
 	}
-	mine := filtersOf(cfg)
+	mine := Filters(cfg)
 	var err *api.Error
 	g.entries.Scan(func(_ string, e *Entry) bool {
-		theirs := filtersOf(&e.Config)
+		theirs := Filters(&e.Config)
 		switch {
 		case e.Name() == cfg.Name:
 		case len(mine) == 0 || len(theirs) == 0:
@@ -202,6 +218,7 @@ func (g *Registry) Gone(tx storage.Tx, body []byte) (*Entry, *api.Error) {
 	}
 	e.erase(tx)
 	g.entries.Delete(cmd.Name)
+	g.version.Add(1)
 	return e, nil
 }
 
@@ -292,7 +309,7 @@ func (g *Registry) Settled(seq uint64, subj string) bool {
 }
 
 func (e *Entry) matches(subj string) bool {
-	filters := filtersOf(&e.Config)
+	filters := Filters(&e.Config)
 	if len(filters) == 0 {
 		return true
 	}

@@ -15,7 +15,7 @@ type Start struct {
 func StartOf(r storage.Reader, cfg *api.ConsumerConfig) Start {
 	st := r.State()
 	first, end := max(st.FirstSeq, 1), st.LastSeq+1
-	filters := filtersOf(cfg)
+	filters := Filters(cfg)
 	switch cfg.DeliverPolicy {
 	case api.DeliverLast:
 		return Start{Seq: newest(r, filters, end)}

@@ -10,7 +10,7 @@ import (
 // what it wants sent.
 type Turn struct {
 	Reader   storage.Reader
-	Load     func(seq uint64) (storage.Message, error)
+	Load     func(r storage.Reader, seq uint64) (storage.Message, error) // nil: Reader.Load
 	Interest func(subject, queue string) bool
 	Now      int64 // Unix nanoseconds
 	MsgsMax  int   // messages to deliver at most
@@ -66,6 +66,13 @@ func (t *Turn) Reset(now int64) {
 	clear(t.Out)
 	t.Out = t.Out[:0]
 	t.Now, t.Err, t.msgs, t.bytes = now, nil, 0, 0
+}
+
+func (t *Turn) load(seq uint64) (storage.Message, error) {
+	if t.Load == nil {
+		return t.Reader.Load(seq)
+	}
+	return t.Load(t.Reader, seq)
 }
 
 func (t *Turn) room() bool { return t.msgs < t.MsgsMax && t.bytes < t.BytesMax }
