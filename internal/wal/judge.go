@@ -390,7 +390,7 @@ func (j *judge) finish() {
 		j.behind(it)
 	}
 	j.doubts()
-	for _, g := range j.groups {
+	for _, g := range j.groups { // order: each completes itself, and findings are sorted below
 		g.complete()
 	}
 	slices.SortFunc(j.findings, func(a, b Finding) int {
@@ -478,7 +478,7 @@ func (j *judge) doubts() {
 			j.doubtListed(gap, f)
 			continue
 		}
-		for _, g := range j.groups {
+		for _, g := range j.groups { // order: each takes the same doubt
 			if g.rowSeq < gap.first && g.doubt == nil {
 				g.doubt = gap.loss.doubt(g.id)
 			}
@@ -489,7 +489,7 @@ func (j *judge) doubts() {
 
 // footerOf returns the footer of the segment that had all batches of the gap.
 func (j *judge) footerOf(gap *gap) *footer {
-	for _, it := range j.footers {
+	for _, it := range j.footers { // order: one at most has the gap
 		if it.head.segmentSeq <= gap.first && gap.last <= it.head.seq {
 			return it.footer
 		}

@@ -27,25 +27,6 @@ func (l *Log) later(job func() error) {
 	k.Unlock()
 }
 
-// keep runs jobs until stopKeeper.
-func (l *Log) keep() {
-	k := &l.keeper
-	defer close(k.stopped)
-	for {
-		k.Lock()
-		for len(k.jobs) == 0 && !k.closed {
-			k.work.Wait()
-		}
-		jobs := k.jobs
-		k.jobs = nil
-		k.Unlock()
-		if len(jobs) == 0 {
-			return
-		}
-		l.runJobs(jobs)
-	}
-}
-
 func (l *Log) runJobs(jobs []func() error) {
 	for _, job := range jobs {
 		if l.Err() != nil {
@@ -212,7 +193,7 @@ func (l *Log) removeSegment(number uint64) error {
 func (f *segmentFiles) takeBelow(first uint64) (old []*segment) {
 	f.Lock()
 	defer f.Unlock()
-	for n, s := range f.open {
+	for n, s := range f.open { // order: sorted below
 		if n < first {
 			old = append(old, s)
 			delete(f.open, n)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -84,8 +83,7 @@ type Log struct {
 
 	wake    chan struct{}
 	stopped chan struct{}
-	epoch   time.Time    // SyncAge measures from here
-	syncing atomic.Int64 // since epoch, when the sync under way began; 0 if none
+	clock   clock
 }
 
 // queue is what is submitted and not yet taken by the writer.
@@ -121,7 +119,7 @@ type cached struct {
 // directory cannot be used at all; what happened to single groups is in their State.
 func Open(o Options) (*Log, error) {
 	o.setDefaults()
-	l := &Log{o: o, wake: make(chan struct{}, 1), stopped: make(chan struct{}), epoch: time.Now()}
+	l := &Log{o: o, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	l.groups.m = make(map[GroupID]*group)
 	l.w.l = l
 	l.files.made.L = &l.files
@@ -134,8 +132,7 @@ func Open(o Options) (*Log, error) {
 	if o.Stepped {
 		close(l.stopped)
 	} else {
-		go l.keep()
-		go l.Run()
+		l.start()
 	}
 	return l, nil
 }
@@ -274,47 +271,6 @@ func (l *Log) trimCache() {
 		clear(q.evict[n:])
 		q.evict, q.evicted = q.evict[:n], 0
 	}
-}
-
-func (l *Log) signal() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Run writes what is submitted until Close. Open starts it.
-func (l *Log) Run() {
-	defer close(l.stopped)
-	for range l.wake {
-		for l.Step() {
-		}
-		if l.queue.isClosed() && !l.w.waiting() {
-			return
-		}
-		if l.w.waiting() {
-			time.AfterFunc(spaceRetry, l.signal)
-		}
-	}
-}
-
-// spaceRetry is how often a writer without room looks whether there is some.
-const spaceRetry = 50 * time.Millisecond
-
-func (q *queue) isClosed() bool {
-	q.Lock()
-	defer q.Unlock()
-	return q.closed && len(q.subs) == 0
-}
-
-// SyncAge is how long the write or sync under way has been running, 0 if none is. A disk that
-// stalls shows here.
-func (l *Log) SyncAge() time.Duration {
-	since := l.syncing.Load()
-	if since == 0 {
-		return 0
-	}
-	return time.Since(l.epoch) - time.Duration(since)
 }
 
 // Err is the error that stopped the log, nil while it works.

@@ -257,7 +257,7 @@ func (l *Log) closeFiles() {
 	if l.files.spare != nil {
 		_ = l.files.spare.f.Close()
 	}
-	for _, s := range l.files.open {
+	for _, s := range l.files.open { // order: closing has no effect on the others
 		_ = s.f.Close()
 	}
 	clear(l.files.open)

@@ -2,7 +2,6 @@ package wal
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -62,14 +61,14 @@ func (l *Log) Step() bool {
 		return false
 	}
 	if err == nil && len(w.ops) > 0 {
-		l.startClock()
+		l.clock.start()
 		if err = w.write(); vfs.IsNoSpaceError(err) && !l.closing() {
 			return false
 		}
 		if err != nil {
 			err = l.fail(err)
 		}
-		l.syncing.Store(0)
+		l.clock.stop()
 	}
 	w.answer(err)
 	if err == nil && l.look.Load() {
@@ -311,13 +310,6 @@ func (w *writer) start(s *segment, next uint32) {
 
 func (w *writer) fits(s *segment, at uint32, sectors int) bool {
 	return int64(at)+int64(sectors)+int64(w.footer.sectorsMax(s.number, len(w.ops))) <= int64(s.end())
-}
-
-// startClock notes since when the disk has been busy with this batch.
-func (l *Log) startClock() {
-	if !l.o.Stepped && l.syncing.Load() == 0 {
-		l.syncing.Store(int64(time.Since(l.epoch)) | 1)
-	}
 }
 
 func (l *Log) closing() bool {
