@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -53,18 +54,18 @@ func explain(err error, bucket, key string) error {
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) && apiHints[api.ErrorCode] != "" {
-		return &cli.Error{Code: cli.ExitCode(err), Err: err, Hints: []string{fmt.Sprintf(apiHints[api.ErrorCode], bucket)}}
+		return advise(cli.ExitCode(err), err.Error(), strings.ReplaceAll(apiHints[api.ErrorCode], "BUCKET", bucket))
 	}
 	return err
 }
 
-// apiHints is what to do about an answer of the server, with the bucket's name for %[1]s.
+// apiHints is what to do about an answer of the server, with the bucket's name for BUCKET.
 var apiHints = map[jetstream.ErrorCode]string{
-	10054: "the bucket bounds the size of a value: cleat kv edit %[1]s --max-value-size SIZE",
-	10074: "this server is alone: add %[1]s without --replicas, or to a cluster",
-	10077: "the bucket is full: delete keys, or cleat kv edit %[1]s --max-bucket-size SIZE",
+	10054: "the bucket bounds the size of a value: cleat kv edit BUCKET --max-value-size SIZE",
+	10074: "this server is alone: add BUCKET without --replicas, or to a cluster",
+	10077: "the bucket is full: delete keys, or cleat kv edit BUCKET --max-bucket-size SIZE",
 	10165: "a time to live is at least a second",
-	10166: "keys of this bucket have no time to live of their own yet: cleat kv edit %[1]s --marker-ttl 1h",
+	10166: "keys of this bucket have no time to live of their own yet: cleat kv edit BUCKET --marker-ttl 1h",
 }
 
 var sequenceRe = regexp.MustCompile(`wrong last sequence: (\d+)`)
