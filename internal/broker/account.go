@@ -14,6 +14,8 @@ type Account struct {
 	subs    subject.Trie[*Sub]
 	watches subject.Trie[*watch] // Keyed by the watched subject.
 	clients atomic.Int64
+	imports imports
+	answers answers
 }
 
 func newAccount(b *Broker, name string) *Account { return &Account{name: name, broker: b} }
@@ -42,11 +44,18 @@ func (a *Account) Subscribe(subj, queue string, fn func(*Msg)) *Sub {
 func (a *Account) insert(s *Sub) {
 	a.subs.Insert(s.subject, s.queue, s)
 	a.interestChanged(s.subject)
+	if a.imports.any.Load() {
+		a.shadow(s)
+	}
 }
 
 func (a *Account) remove(s *Sub) {
-	if a.subs.Remove(s.subject, s.queue, s) {
-		a.interestChanged(s.subject)
+	if !a.subs.Remove(s.subject, s.queue, s) {
+		return
+	}
+	a.interestChanged(s.subject)
+	if a.imports.any.Load() {
+		a.unshadow(s)
 	}
 }
 

@@ -72,7 +72,7 @@ func (o *Batch) route(a *Account, from *Client, to, queue string, m Msg, borrowe
 	}
 	f.msg = m
 	f.msg.Account, f.msg.Client, f.msg.Out = a, from, o
-	d := delivery{batch: o, msg: &f.msg, from: from, borrowed: borrowed}
+	d := delivery{batch: o, msg: &f.msg, from: from, to: to, borrowed: borrowed}
 	if queue == "" {
 		for _, list := range f.found.Plain {
 			for _, s := range list {
@@ -95,6 +95,7 @@ type delivery struct {
 	batch    *Batch
 	msg      *Msg
 	from     *Client
+	to       string // What was matched; the message may bear another subject.
 	borrowed bool
 }
 
@@ -119,17 +120,21 @@ func (d *delivery) send(s *Sub) bool {
 	if s.closed.Load() {
 		return false
 	}
-	if d.borrowed {
-		d.own()
+	if s.relay != nil {
+		return s.relay(d)
 	}
+	d.own()
 	sent := *d.msg // A callback that publishes or scribbles must not change what the next one sees.
 	s.fn(d.msg)
 	*d.msg = sent
 	return true
 }
 
-// own replaces the borrowed strings by one copy that holds both.
+// own replaces borrowed strings by one copy that holds both.
 func (d *delivery) own() {
+	if !d.borrowed {
+		return
+	}
 	d.borrowed = false
 	m := d.msg
 	both := m.Subject + m.Reply
@@ -137,4 +142,5 @@ func (d *delivery) own() {
 		both = strings.Clone(m.Subject) // Concatenation with "" does not copy.
 	}
 	m.Subject, m.Reply = both[:len(m.Subject)], both[len(m.Subject):]
+	d.to = m.Subject // Only a client's own publish borrows, and it goes where it says.
 }

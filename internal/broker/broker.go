@@ -28,6 +28,11 @@ type Broker struct {
 	accounts atomic.Pointer[map[string]*Account] // Replaced as a whole, under mu.
 	watchers []func(*Account)                    // Under mu.
 	system   atomic.Pointer[Account]
+
+	sharing struct {
+		sync.Mutex // Held for the whole of Share.
+		services   []*Sub
+	}
 }
 
 // New makes a broker that has the default account and the system account.

@@ -28,6 +28,10 @@ type Sub struct {
 	queue   string
 	fn      func(*Msg) // Internal subscriptions only.
 
+	// Imports pass messages on to another account and do not know at once if anybody takes them.
+	relay    func(*delivery) bool
+	shadowOf *Sub // What a stream import made this subscription for.
+
 	client   *Client // Client subscriptions only, as all below.
 	sid      string
 	filtered bool         // Messages are held against the client's deny list.
