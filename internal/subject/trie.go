@@ -307,8 +307,8 @@ func (l *level[T]) has(subject string) bool {
 
 func (n *node[T]) holds() bool { return len(n.plain) > 0 || len(n.groups) > 0 }
 
-// Overlapping calls fn with every value whose pattern overlaps the given one, under the read
-// lock: fn must not call the trie.
+// Overlapping calls fn with every value whose pattern overlaps the given one, in no order,
+// under the read lock: fn must not call the trie.
 func (t *Trie[T]) Overlapping(pattern string, fn func(v T)) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -338,12 +338,12 @@ func (l *level[T]) overlapping(pattern string, fn func(T)) {
 		step(l.literal[tok])
 		return
 	}
-	for _, n := range l.literal {
+	for _, n := range l.literal { // order: none is promised
 		step(n)
 	}
 }
 
-// Each calls fn with every value, under the read lock: fn must not call the trie.
+// Each calls fn with every value, in no order, under the read lock: fn must not call the trie.
 func (t *Trie[T]) Each(fn func(v T)) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -362,7 +362,7 @@ func (l *level[T]) each(fn func(T)) {
 	}
 	visit(l.star)
 	visit(l.tail)
-	for _, n := range l.literal {
+	for _, n := range l.literal { // order: none is promised
 		visit(n)
 	}
 }

@@ -234,7 +234,7 @@ func (e *Engine) drop(blocks []*block) {
 	v := *e.View()
 	v.blocks = slices.DeleteFunc(slices.Clone(v.blocks), gone)
 	v.tail = slices.DeleteFunc(slices.Clone(v.tail), func(s span) bool { return gone(s.block) })
-	for seq, p := range e.copies {
+	for seq, p := range e.copies { // order: each is judged alone
 		if slices.ContainsFunc(blocks, func(b *block) bool { return b.number == p.block }) {
 			delete(e.copies, seq)
 		}

@@ -2,6 +2,8 @@ package filelog
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -137,7 +139,7 @@ func (e *Engine) loadIndex(m *manifest) error {
 		}
 		delete(uses, b.number)
 	}
-	for number := range uses {
+	for number := range uses { // order: one is enough to report
 		return &storage.CorruptError{Path: path, Detail: fmt.Sprintf("messages in block %d, which the manifest does not name", number)}
 	}
 	v.Index = idx
@@ -151,7 +153,7 @@ func (e *Engine) eraseAgain(m *manifest) error {
 	for _, p := range m.erasures {
 		byBlock[p.block] = append(byBlock[p.block], p)
 	}
-	for number, places := range byBlock {
+	for _, number := range slices.Sorted(maps.Keys(byBlock)) {
 		b := v.block(number)
 		if b == nil {
 			b = newBlock(e.dir, number) // Its file is about to be removed, if it is still there.
@@ -159,7 +161,7 @@ func (e *Engine) eraseAgain(m *manifest) error {
 				continue
 			}
 		}
-		if err := b.erase(places); err != nil {
+		if err := b.erase(byBlock[number]); err != nil {
 			return err
 		}
 	}

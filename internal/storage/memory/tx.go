@@ -126,7 +126,7 @@ func (t *tx) Commit(at storage.Applied) error {
 // dropEmpty lets go of the chunks in which nothing is live any more.
 func (t *tx) dropEmpty() {
 	emptied := false
-	for number := range t.gone {
+	for number := range t.gone { // order: whether any is empty
 		emptied = emptied || t.e.live[number] == 0 && number != t.number
 	}
 	if !emptied {
