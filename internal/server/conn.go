@@ -18,6 +18,7 @@ import (
 type conn struct {
 	srv    *Server
 	id     uint64
+	kind   string // A connection type of auth.
 	remote netip.AddrPort
 	sock   *socket
 	client *broker.Client
@@ -66,9 +67,9 @@ type stats struct {
 }
 
 // newConn registers a connection; serve runs it.
-func (s *Server) newConn(nc net.Conn) *conn {
+func (s *Server) newConn(nc net.Conn, kind string) *conn {
 	opts := s.options()
-	c := &conn{srv: s, id: s.lastID.Add(1), sock: newSocket(nc), start: time.Now(),
+	c := &conn{srv: s, id: s.lastID.Add(1), kind: kind, sock: newSocket(nc), start: time.Now(),
 		drained: make(chan struct{})}
 	if ap, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
 		c.remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())

@@ -50,7 +50,7 @@ func (c *conn) greet() bool {
 		}
 	}
 	if !o.Auth.Required() {
-		id, err := o.Auth.Authenticate(&auth.Request{Type: auth.Standard})
+		id, err := o.Auth.Authenticate(&auth.Request{Type: c.kind})
 		if err != nil {
 			c.fail(errAuthorization, AuthenticationViolation)
 			return false

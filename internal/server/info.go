@@ -26,6 +26,9 @@ func (c *conn) info(later bool) *wire.Info {
 	info.AuthRequired = o.Auth.Demanded()
 	if a := c.client.Account(); later && a != nil {
 		info.ConnectInfo = true
+		if own := c.ownPayload.Load(); own > 0 {
+			info.MaxPayload = min(info.MaxPayload, own)
+		}
 		info.RemoteAccount = a.Name()
 		info.SystemAccount = a == c.srv.broker.System()
 	}

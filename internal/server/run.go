@@ -127,7 +127,7 @@ func (c *conn) authenticate() bool {
 		return false
 	}
 	r := &auth.Request{User: o.User, Pass: o.Pass, Token: o.Token, NKey: o.NKey, Sig: o.Sig, JWT: o.JWT,
-		Nonce: c.nonce, Remote: c.remote.Addr(), Type: auth.Standard}
+		Nonce: c.nonce, Remote: c.remote.Addr(), Type: c.kind}
 	if c.sock.tls != nil {
 		state := c.sock.tls.ConnectionState()
 		r.TLS = &state

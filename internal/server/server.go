@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/broker"
 )
 
@@ -164,14 +165,15 @@ func (s *Server) accept(l net.Listener) {
 			continue
 		}
 		pause = acceptPauseMin
-		s.Serve(nc)
+		s.Serve(nc, auth.Standard)
 	}
 }
 
-// Serve runs a connection that was accepted elsewhere, until it ends or the server is shut down.
-// It does not block.
-func (s *Server) Serve(nc net.Conn) {
-	c := s.newConn(nc)
+// Serve runs a connection until it ends or the server is shut down; it does not block. kind is a
+// connection type of auth: what speaks the protocol over something else than a socket may be
+// accepted elsewhere and handed in here.
+func (s *Server) Serve(nc net.Conn, kind string) {
+	c := s.newConn(nc, kind)
 	s.mu.Lock()
 	if s.mu.stopped {
 		s.mu.Unlock()

@@ -27,7 +27,8 @@ type input struct {
 	large  bool
 }
 
-// space returns where to read to: at least one byte, and so much that want bytes fit in all.
+// space returns where to read to: at least one byte. Where want bytes in all are needed, the buffer
+// grows to that, but only as it fills: the mere announcement of a large payload costs nothing.
 func (in *input) space(want int) []byte {
 	if in.buf == nil {
 		pool := &smallReads
@@ -37,8 +38,8 @@ func (in *input) space(want int) []byte {
 		in.pooled = pool.Get().(*[]byte)
 		in.buf = *in.pooled
 	}
-	if want > len(in.buf) {
-		in.replace(max(want, 2*len(in.buf)))
+	if want > len(in.buf) && in.n > len(in.buf)/2 || in.n == len(in.buf) {
+		in.replace(min(max(want, in.n+1), 4*len(in.buf)))
 	}
 	return in.buf[in.n:]
 }
