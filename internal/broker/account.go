@@ -16,6 +16,8 @@ type Account struct {
 	clients atomic.Int64
 	imports imports
 	answers answers
+
+	announcements announcements
 }
 
 func newAccount(b *Broker, name string) *Account { return &Account{name: name, broker: b} }
@@ -43,6 +45,7 @@ func (a *Account) Subscribe(subj, queue string, fn func(*Msg)) *Sub {
 // insert and remove keep the trie and tell the watches that look at the subject.
 func (a *Account) insert(s *Sub) {
 	a.subs.Insert(s.subject, s.queue, s)
+	a.announce(s, 1)
 	a.interestChanged(s.subject)
 	if a.imports.any.Load() {
 		a.shadow(s)
@@ -53,6 +56,7 @@ func (a *Account) remove(s *Sub) {
 	if !a.subs.Remove(s.subject, s.queue, s) {
 		return
 	}
+	a.announce(s, -1)
 	a.interestChanged(s.subject)
 	if a.imports.any.Load() {
 		a.unshadow(s)

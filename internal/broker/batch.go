@@ -25,6 +25,7 @@ type Batch struct {
 // is one per depth.
 type frame struct {
 	found subject.Result[*Sub]
+	far   copies
 	msg   Msg
 }
 
@@ -74,19 +75,14 @@ func (o *Batch) route(a *Account, from *Client, to, queue string, m Msg, borrowe
 	f.msg.Account, f.msg.Client, f.msg.Out = a, from, o
 	d := delivery{batch: o, msg: &f.msg, from: from, to: to, borrowed: borrowed}
 	if queue == "" {
-		for _, list := range f.found.Plain {
-			for _, s := range list {
-				if d.send(s) {
-					delivered++
-				}
-			}
-		}
+		delivered = d.sendPlain(f.found.Plain) + f.far.plan(f.found.Plain)
 	}
 	for _, g := range f.found.Groups {
-		if (queue == "" || queue == g.Name) && d.sendOne(g.Members) {
+		if (queue == "" || queue == g.Name) && (d.sendOne(g.Members) || f.far.planOne(g.Name, g.Members)) {
 			delivered++
 		}
 	}
+	f.far.forward(&d)
 	return delivered
 }
 
@@ -97,6 +93,18 @@ type delivery struct {
 	from     *Client
 	to       string // What was matched; the message may bear another subject.
 	borrowed bool
+	arrived  bool // From another server, which has given it to its own internal subscriptions.
+}
+
+func (d *delivery) sendPlain(lists [][]*Sub) (delivered int) {
+	for _, list := range lists {
+		for _, s := range list {
+			if d.send(s) {
+				delivered++
+			}
+		}
+	}
+	return delivered
 }
 
 // sendOne sends to one member of a queue group, chosen at random among those that take it.
@@ -113,11 +121,12 @@ func (d *delivery) sendOne(members []*Sub) bool {
 	return false
 }
 
+// send gives the message to a subscription of this server and tells whether it took it.
 func (d *delivery) send(s *Sub) bool {
 	if s.client != nil {
 		return s.client.deliver(d, s)
 	}
-	if s.closed.Load() {
+	if s.closed.Load() || s.remote != nil || d.arrived && !s.announced() {
 		return false
 	}
 	if s.relay != nil {

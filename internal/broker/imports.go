@@ -88,7 +88,7 @@ func (r *answers) expect(here, asker *Account, reply string, many bool) string {
 	prefix := r.prefix
 	r.mu.Unlock()
 	if first {
-		here.insert(&Sub{account: here, subject: prefix + "*", relay: r.answer})
+		here.insert(&Sub{account: here, subject: prefix + "*", relay: r.answer, wide: true})
 	}
 	return subj
 }
@@ -172,8 +172,8 @@ type imports struct {
 // shadow makes the shadows of a subscription. A shadow may have shadows in turn, but not in an
 // account where the chain was already.
 func (a *Account) shadow(s *Sub) {
-	if s.relay != nil && s.shadowOf == nil {
-		return // A service import receives requests, not streams.
+	if s.relay != nil && s.shadowOf == nil || s.remote != nil {
+		return // A service import receives requests, not streams; other servers make their own shadows.
 	}
 	a.imports.mu.Lock()
 	var made []*Sub

@@ -32,6 +32,9 @@ type Sub struct {
 	relay    func(*delivery) bool
 	shadowOf *Sub // What a stream import made this subscription for.
 
+	remote Remote // The server that the subscription stands for interest on.
+	wide   bool   // Other servers are to know of it, though it is no client's.
+
 	client   *Client // Client subscriptions only, as all below.
 	sid      string
 	filtered bool         // Messages are held against the client's deny list.
