@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
@@ -377,5 +376,5 @@ func readFile(path string) (root value, digest string, err error) {
 	if err != nil {
 		return value{}, "", err
 	}
-	return value{raw: m, at: place{file: filepath.Base(path)}}, digest, nil
+	return value{raw: m, at: place{file: path}}, digest, nil
 }

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"github.com/cleatkv/cleat/internal/broker"
+	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/monitor"
+	"github.com/cleatkv/cleat/internal/server"
+)
+
+// clientFigures shows the client front end to the monitor.
+type clientFigures struct {
+	front *server.Server
+	cfg   func() *config.Config
+}
+
+func (f clientFigures) Addresses() monitor.Addresses {
+	c := f.cfg()
+	a := monitor.Addresses{Host: c.Host, Port: listenPort(f.front.Addr()), TLSRequired: c.TLS != nil && !c.AllowNonTLS}
+	if c.Cluster.Enabled() && !c.Cluster.NoAdvertise {
+		a.ConnectURLs = f.front.OwnURLs()
+	}
+	return a
+}
+
+func (f clientFigures) Traffic() monitor.Traffic {
+	t := f.front.Totals()
+	return monitor.Traffic{
+		Connections: t.Connections, TotalConnections: t.TotalConnections,
+		InMsgs: t.InMsgs, InBytes: t.InBytes, OutMsgs: t.OutMsgs, OutBytes: t.OutBytes,
+		SlowConsumers: t.SlowConsumers, StaleConnections: t.StaleConnections, Stalls: t.StalledClients,
+		Subscriptions: t.Subscriptions,
+	}
+}
+
+func (f clientFigures) Open() []monitor.Conn { return f.describe(f.front.Connections(false)) }
+
+func (f clientFigures) Closed() []monitor.Conn { return f.describe(f.front.Closed()) }
+
+func (f clientFigures) describe(list []server.ConnInfo) []monitor.Conn {
+	out := make([]monitor.Conn, 0, len(list))
+	for _, c := range list {
+		out = append(out, monitor.Conn{
+			ID: c.ID, Type: "nats", IP: c.IP, Port: c.Port, Start: c.Start, LastActivity: c.LastActivity,
+			Stop: c.Stop, Reason: c.Reason, RTT: c.RTT, Pending: c.Pending,
+			InMsgs: c.InMsgs, InBytes: c.InBytes, OutMsgs: c.OutMsgs, OutBytes: c.OutBytes, Stalls: c.Stalls,
+			Name: c.Name, Lang: c.Lang, Version: c.Version, User: c.User, Account: c.Account,
+			TLSVersion: c.TLSVersion, TLSCipher: c.TLSCipher, NumSubs: c.Subscriptions,
+			Subs: func() []monitor.Sub { return f.subs(c.ID) },
+		})
+	}
+	return out
+}
+
+// subs lists the subscriptions of an open connection.
+func (f clientFigures) subs(id uint64) []monitor.Sub {
+	c, ok := f.front.Connection(id, true)
+	if !ok {
+		return nil
+	}
+	out := make([]monitor.Sub, 0, len(c.Subs))
+	for _, s := range c.Subs {
+		out = append(out, monitor.Sub{
+			Account: s.Account, Subject: s.Subject, Queue: s.Queue, SID: s.Sid, Msgs: s.Msgs, Max: s.Max, Client: s.Conn,
+		})
+	}
+	return out
+}
+
+// accountFigures shows the broker's accounts to the monitor.
+type accountFigures struct {
+	broker *broker.Broker
+	front  *server.Server
+	cfg    func() *config.Config
+}
+
+func (f accountFigures) Names() []string {
+	var names []string
+	for _, a := range f.broker.Accounts() {
+		names = append(names, a.Name())
+	}
+	return names
+}
+
+// Account counts messages of the connections that are open; the broker keeps no counts by account.
+func (f accountFigures) Account(name string) (monitor.Account, bool) {
+	a := f.broker.Lookup(name)
+	if a == nil {
+		return monitor.Account{}, false
+	}
+	out := monitor.Account{Name: name, Subscriptions: a.Subscriptions()}
+	if c := f.cfg(); c.JetStream.Enabled {
+		configured := c.Account(name)
+		out.JetStream = configured != nil && configured.JetStream != nil
+	}
+	for _, conn := range f.front.Connections(false) {
+		if conn.Account != name {
+			continue
+		}
+		out.Connections++
+		out.SentMsgs += conn.OutMsgs
+		out.SentBytes += conn.OutBytes
+		out.ReceivedMsgs += conn.InMsgs
+		out.ReceivedBytes += conn.InBytes
+	}
+	out.TotalConnections = out.Connections
+	return out, true
+}
