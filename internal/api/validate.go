@@ -346,8 +346,6 @@ func (c *StreamConfig) checkSupported(bool) *Error {
 		return invalid("mirrors are not supported")
 	case len(c.Sources) > 0:
 		return invalid("sources are not supported")
-	case c.Retention != LimitsRetention:
-		return invalid("%s retention is not supported", c.Retention)
 	}
 	return nil
 }

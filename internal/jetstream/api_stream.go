@@ -1,0 +1,221 @@
+package jetstream
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
+	"github.com/cleatkv/cleat/internal/stream"
+)
+
+func streamRoutes() []route {
+	purged := func(h api.Header) any { return &api.StreamPurgeResponse{Header: h} }
+	info := func(h api.Header) any { return &api.StreamInfoResponse{Header: h} }
+	names := func(h api.Header) any { return &api.StreamNamesResponse{Header: h} }
+	list := func(h api.Header) any { return &api.StreamListResponse{Header: h} }
+	return []route{
+		{subject: "STREAM.CREATE.*", kind: "stream_create_response", handle: (*call).streamCreate, decides: true},
+		{subject: "STREAM.UPDATE.*", kind: "stream_update_response", handle: (*call).streamUpdate, decides: true},
+		{subject: "STREAM.DELETE.*", kind: "stream_delete_response", handle: (*call).streamDelete, decides: true},
+		{subject: "STREAM.INFO.*", kind: "stream_info_response", handle: (*call).streamInfo, failed: info},
+		{subject: "STREAM.NAMES", kind: "stream_names_response", handle: (*call).streamNames, failed: names},
+		{subject: "STREAM.LIST", kind: "stream_list_response", handle: (*call).streamList, failed: list},
+		{subject: "STREAM.PURGE.*", kind: "stream_purge_response", handle: (*call).streamPurge, failed: purged},
+		{subject: "STREAM.MSG.GET.*", kind: "stream_msg_get_response", handle: (*call).msgGet},
+		{subject: "STREAM.MSG.DELETE.*", kind: "stream_msg_delete_response", handle: (*call).msgDelete},
+
+		// Not built: refused, never ignored.
+		{subject: "STREAM.SNAPSHOT.*", kind: "stream_snapshot_response", handle: (*call).streamSnapshot},
+		{subject: "STREAM.RESTORE.*", kind: "stream_restore_response", handle: (*call).streamRestore},
+		{subject: "STREAM.PEER.REMOVE.*", kind: "stream_remove_peer_response", handle: (*call).clusterRequired},
+		{subject: "STREAM.LEADER.STEPDOWN.*", kind: "stream_leader_stepdown_response", handle: (*call).clusterRequired},
+	}
+}
+
+// streamCreate makes a stream, or finds that it is there already just as asked for.
+func (c *call) streamCreate() {
+	cfg, ok := c.streamConfig()
+	if !ok {
+		return
+	}
+	if err := cfg.CheckCreate(); err != nil {
+		c.refuse(err)
+		return
+	}
+	c.svc.cluster.CreateStream(c.account.broker.Name(), cfg, c.metaLimits(), func(cs *cluster.Stream, created bool, err error) {
+		c.configured(cs, created || !c.svc.opts.Clustered, err)
+	})
+}
+
+// streamUpdate replaces the configuration of a stream.
+func (c *call) streamUpdate() {
+	cfg, ok := c.streamConfig()
+	if !ok {
+		return
+	}
+	c.svc.cluster.UpdateStream(c.account.broker.Name(), cfg, c.metaLimits(), func(cs *cluster.Stream, err error) {
+		c.configured(cs, false, err)
+	})
+}
+
+// streamConfig reads the configuration in a request and completes it; what is wrong with it is
+// answered.
+func (c *call) streamConfig() (*api.StreamConfig, bool) {
+	var req api.StreamConfigRequest
+	if len(c.body) > 0 && !c.decode(&req) {
+		return nil, false
+	}
+	cfg, err := c.checkConfig(&req)
+	if err != nil {
+		c.refuse(err)
+		return nil, false
+	}
+	return &cfg, true
+}
+
+func (c *call) checkConfig(req *api.StreamConfigRequest) (cfg api.StreamConfig, err *api.Error) {
+	if strings.ContainsAny(c.name(), `/\`) {
+		return cfg, api.ErrStreamNamePathSeparators
+	}
+	if req.Name != c.name() {
+		return cfg, api.ErrStreamMismatch
+	}
+	if cfg, err = req.Normalize(req.Pedantic); err != nil {
+		return cfg, err
+	}
+	if most := c.svc.opts.Limits.DuplicateWindow; most > 0 && cfg.DuplicateWindow > most {
+		if req.DuplicateWindow != 0 {
+			return cfg, api.ErrInvalidConfig.With(fmt.Sprintf("duplicates window can not be larger then server limit of %v", most))
+		}
+		cfg.DuplicateWindow = most
+	}
+	if cfg.Replicas > 1 && !c.svc.opts.Clustered {
+		return cfg, api.ErrReplicasNotSupported
+	}
+	return cfg, nil
+}
+
+// configured answers a creation or update once the stream serves.
+func (c *call) configured(cs *cluster.Stream, created bool, err error) {
+	if err != nil {
+		c.failed(err)
+		return
+	}
+	c.later(func() {
+		info := c.describe(cs)
+		c.respond(&api.StreamCreateResponse{Header: c.header(), StreamInfo: info, DidCreate: created})
+	})
+}
+
+// describe is what create, update and info tell of a stream.
+func (c *call) describe(cs *cluster.Stream) *api.StreamInfo {
+	info := &api.StreamInfo{
+		Config:    cs.Config().Stamped(c.svc.opts.Version),
+		Created:   time.Unix(0, cs.Assignment().Created).UTC(),
+		Domain:    c.svc.opts.Domain,
+		TimeStamp: time.Now().UTC(),
+	}
+	if m := cs.Machine(); m != nil {
+		info.State = m.State()
+	}
+	if h := c.svc.of(cs); h != nil {
+		info.State.Consumers = h.consumers()
+	}
+	return info
+}
+
+// streamDelete deletes a stream and all that is in it.
+func (c *call) streamDelete() {
+	if !c.empty() {
+		return
+	}
+	c.svc.cluster.DeleteStream(c.account.broker.Name(), c.name(), func(err error) {
+		if err != nil {
+			c.failed(err)
+			return
+		}
+		c.success()
+	})
+}
+
+// streamInfo describes a stream.
+func (c *call) streamInfo() {
+	var req api.StreamInfoRequest
+	if !c.decodeOptional(&req) {
+		return
+	}
+	cs := c.find(c.name())
+	if cs == nil {
+		return
+	}
+	c.read(cs, func(m *stream.Stream) {
+		resp := &api.StreamInfoResponse{Header: c.header(), StreamInfo: c.describe(cs)}
+		resp.Cluster = c.clusterInfo(cs)
+		if req.SubjectsFilter != "" || req.DeletedDetails {
+			consumers := resp.State.Consumers
+			d := stream.Details{SubjectsFilter: req.SubjectsFilter, Offset: max(0, req.Offset), Limit: api.SubjectPage, Deleted: req.DeletedDetails}
+			var total int
+			resp.State, total = m.Describe(d)
+			resp.State.Consumers = consumers
+			if req.SubjectsFilter != "" {
+				resp.Page = api.Page{Total: total, Offset: min(d.Offset, total), Limit: api.SubjectPage}
+			}
+		}
+		c.respond(resp)
+	})
+}
+
+// clusterInfo tells who leads.
+func (c *call) clusterInfo(cs *cluster.Stream) *api.ClusterInfo {
+	return &api.ClusterInfo{Leader: cs.LeaderName()}
+}
+
+// streamPurge removes many messages.
+func (c *call) streamPurge() {
+	var req api.StreamPurgeRequest
+	if !api.EmptyRequest(c.body) && !c.decode(&req) {
+		return
+	}
+	if req.Seq > 0 && req.Keep > 0 {
+		c.refuse(api.ErrBadRequest)
+		return
+	}
+	cs := c.find(c.name())
+	if cs == nil {
+		return
+	}
+	command := stream.EncodePurge(&stream.Purge{Filter: req.Filter, Seq: req.Seq, Keep: req.Keep})
+	c.propose(cs, command, func(r *stream.Result) {
+		c.respond(&api.StreamPurgeResponse{Header: c.header(), Success: true, Purged: r.Purged})
+	})
+}
+
+// msgDelete removes one message.
+func (c *call) msgDelete() {
+	if api.EmptyRequest(c.body) {
+		c.refuse(api.ErrBadRequest)
+		return
+	}
+	var req api.MsgDeleteRequest
+	if !c.decode(&req) {
+		return
+	}
+	cs := c.find(c.name())
+	if cs == nil {
+		return
+	}
+	command := stream.EncodeDelete(&stream.Delete{Seq: req.Seq, Erase: !req.NoErase})
+	c.propose(cs, command, func(*stream.Result) { c.success() })
+}
+
+func (c *call) streamSnapshot() {
+	if c.find(c.name()) != nil {
+		c.refuse(api.ErrSnapshot.With("not supported"))
+	}
+}
+
+func (c *call) streamRestore() { c.refuse(api.ErrRestore.With("not supported")) }
+
+func (c *call) clusterRequired() { c.refuse(api.ErrClusterRequired) }

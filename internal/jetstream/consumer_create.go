@@ -1,0 +1,244 @@
+package jetstream
+
+import (
+	"crypto/rand"
+	"strings"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/consumer"
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/stream"
+)
+
+// consumerCreate answers the CONSUMER.CREATE family:
+//
+//	CREATE.<stream>                        ephemeral, perhaps with a name in the body
+//	CREATE.<stream>.<consumer>             the name in the subject wins
+//	CREATE.<stream>.<consumer>.<filter>    likewise, and the filter has to be the body's
+//	DURABLE.CREATE.<stream>.<consumer>     of older clients
+//
+// Whether the stream's log has to know of the consumer decides what follows. An ephemeral consumer
+// lives in this server's memory; it begins with what was acknowledged before the request.
+func (c *call) consumerCreate()        { c.createConsumer(c.tokens[2:], false) }
+func (c *call) consumerCreateDurable() { c.createConsumer(c.tokens[3:], true) }
+
+func (c *call) createConsumer(tokens []string, durable bool) {
+	var q api.ConsumerCreateRequest
+	if !c.decode(&q) {
+		return
+	}
+	if q.Stream != tokens[0] {
+		c.refuse(api.ErrStreamMismatch)
+		return
+	}
+	if err := checkCreateSubject(tokens, durable, &q.Config); err != nil {
+		c.refuse(err)
+		return
+	}
+	set := c.findSet(tokens[0])
+	if set == nil {
+		return
+	}
+	if err := c.completeConsumer(set, &q); err != nil {
+		c.refuse(err)
+		return
+	}
+	if replicated(&q.Config, set) {
+		c.createLogged(set, &q)
+		return
+	}
+	c.read(set.st, func(*stream.Stream) {
+		info, err := set.createLocal(&q, c.limits.MaxConsumers)
+		if err != nil {
+			c.refuse(err)
+			return
+		}
+		c.consumerCreated(info)
+		if f := set.get(info.Name); f != nil {
+			f.wake() // After the answer, so that it is the first thing the client hears.
+		}
+	})
+}
+
+func (c *call) consumerCreated(info *api.ConsumerInfo) {
+	c.respond(&api.ConsumerInfoResponse{Header: c.header(), ConsumerInfo: c.stampConsumer(info)})
+}
+
+// completeConsumer fills in what a request left out and checks it.
+func (c *call) completeConsumer(set *consumerSet, q *api.ConsumerCreateRequest) *api.Error {
+	cfg := set.machine.Config()
+	if cfg == nil {
+		return api.ErrUnavailable
+	}
+	if q.Pedantic {
+		if err := checkPedantic(&q.Config); err != nil {
+			return err
+		}
+	}
+	consumer.Normalize(&q.Config, cfg)
+	limits := consumer.Limits{MaxAckPending: c.limits.MaxAckPending, MaxRequestBatch: c.svc.opts.Limits.MaxRequestBatch}
+	if l := c.svc.opts.Limits.MaxAckPending; l > 0 && (limits.MaxAckPending <= 0 || l < limits.MaxAckPending) {
+		limits.MaxAckPending = l
+	}
+	if err := consumer.Check(&q.Config, cfg, limits); err != nil {
+		return err
+	}
+	if q.Config.Name == "" {
+		q.Config.Name = randomName()
+	}
+	return nil
+}
+
+// replicated tells whether a consumer's state goes through the stream's log: durable ones, and all
+// where an acknowledgement removes the message.
+func replicated(cfg *api.ConsumerConfig, set *consumerSet) bool {
+	stream := set.machine.Config()
+	return cfg.Durable != "" || stream != nil && stream.Retention != api.LimitsRetention
+}
+
+// checkCreateSubject holds the names and the filter in the subject against the body.
+func checkCreateSubject(tokens []string, durable bool, cfg *api.ConsumerConfig) *api.Error {
+	switch {
+	case durable && len(tokens) < 2:
+		return api.ErrDurableNotInSubject
+	case durable && cfg.Durable == "":
+		return api.ErrDurableNotSet
+	case len(tokens) == 1 && cfg.Durable != "":
+		return api.ErrEphemeralWithDurableName
+	case len(tokens) == 1:
+		return nil
+	}
+	name := tokens[1]
+	if strings.ContainsAny(name, `/\`) {
+		return api.ErrConsumerNamePathSeparators
+	}
+	if cfg.Durable != "" && cfg.Durable != name {
+		return api.ErrDurableNameMismatch
+	}
+	cfg.Name = name
+	if len(tokens) > 2 && !durable {
+		switch {
+		case len(cfg.FilterSubjects) > 0:
+			return api.ErrMultipleFiltersInSubject
+		case cfg.FilterSubject != strings.Join(tokens[2:], "."):
+			return api.ErrCreateFilterMismatch
+		}
+	}
+	return nil
+}
+
+// checkPedantic refuses what would otherwise be adjusted silently.
+func checkPedantic(cfg *api.ConsumerConfig) *api.Error {
+	switch {
+	case len(cfg.BackOff) > 0 && cfg.AckWait != 0 && cfg.AckWait != cfg.BackOff[0]:
+		return api.ErrPedantic.With("first backoff value has to equal batch AckWait")
+	case cfg.MaxDeliver < -1:
+		return api.ErrPedantic.With("max_deliver must be set to -1")
+	}
+	return nil
+}
+
+func randomName() string { return rand.Text()[:8] }
+
+// createLocal creates or updates an ephemeral consumer.
+func (s *consumerSet) createLocal(q *api.ConsumerCreateRequest, most int) (*api.ConsumerInfo, *api.Error) {
+	now := time.Now().UnixNano()
+	cfg := q.Config
+	old := s.get(cfg.Name)
+	same := func() bool {
+		was := old.config()
+		return consumer.SameConfig(&was, &cfg)
+	}
+	if err := consumer.CheckAction(q.Action, old != nil, same); err != nil {
+		return nil, err
+	}
+	if old != nil {
+		return s.updateLocal(old, &cfg)
+	}
+	if s.full(most) {
+		return nil, api.ErrMaximumConsumers
+	}
+	f := &feed{set: s, name: cfg.Name, created: now}
+	var info *api.ConsumerInfo
+	if !s.begin(f, &cfg, func(r storage.Reader) *consumer.Consumer {
+		spec := consumer.Spec{Stream: s.st.Name(), Name: cfg.Name, Config: cfg, Created: now, Start: consumer.StartOf(r, &cfg)}
+		m := consumer.New(r, spec, nil, now)
+		m.Bind(&consumer.Turn{Interest: s.interest, Now: now})
+		info = m.Info(now)
+		return m
+	}) {
+		return nil, api.ErrConsumerNameInUse
+	}
+	s.adviseAction(f.name, "CREATED", "create")
+	return info, nil
+}
+
+func (s *consumerSet) updateLocal(f *feed, cfg *api.ConsumerConfig) (*api.ConsumerInfo, *api.Error) {
+	if err := f.checkUpdate(cfg); err != nil {
+		return nil, err
+	}
+	if f.logged {
+		return nil, api.ErrConsumerNameInUse
+	}
+	f.update(cfg)
+	return f.info(), nil
+}
+
+// checkUpdate refuses what can not change, and to turn away from a subscriber that is there.
+func (f *feed) checkUpdate(cfg *api.ConsumerConfig) *api.Error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.machine.Config()
+	if err := consumer.CheckUpdate(old, cfg); err != nil {
+		return err
+	}
+	if old.DeliverSubject != cfg.DeliverSubject && f.set.interest(old.DeliverSubject, old.DeliverGroup) {
+		return api.ErrConsumerNameInUse
+	}
+	return nil
+}
+
+// full tells whether the stream has as many consumers as it may.
+func (s *consumerSet) full(account int) bool {
+	limit := s.svc.opts.Limits.MaxConsumers
+	if cfg := s.machine.Config(); cfg != nil && cfg.MaxConsumers > 0 {
+		limit = cfg.MaxConsumers
+	} else if account > 0 {
+		limit = account
+	}
+	return limit > 0 && s.consumers() >= limit
+}
+
+// createLogged creates or updates a replicated consumer. The stream's log decides; what is known
+// here only, such as who listens, is checked before.
+func (c *call) createLogged(set *consumerSet, q *api.ConsumerCreateRequest) {
+	f := set.get(q.Config.Name)
+	existed := f != nil
+	switch {
+	case existed && !f.logged:
+		c.refuse(api.ErrConsumerNameInUse)
+		return
+	case existed && q.Action != api.ActionCreate:
+		if err := f.checkUpdate(&q.Config); err != nil {
+			c.refuse(err)
+			return
+		}
+	case !existed && q.Action != api.ActionUpdate && set.full(c.limits.MaxConsumers):
+		c.refuse(api.ErrMaximumConsumers)
+		return
+	}
+	c.propose(set.st, createCommand(&consumer.Create{Config: q.Config, Action: q.Action}), func(*stream.Result) {
+		c.later(func() {
+			set.follow()
+			f := set.get(q.Config.Name)
+			if f == nil {
+				return // Leadership moved on; the client will ask again.
+			}
+			if !existed {
+				set.adviseAction(f.name, "CREATED", "create")
+			}
+			c.consumerCreated(f.info())
+		})
+	})
+}

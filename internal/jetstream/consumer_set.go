@@ -1,0 +1,271 @@
+package jetstream
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/broker"
+	"github.com/cleatkv/cleat/internal/cluster"
+	"github.com/cleatkv/cleat/internal/consumer"
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/stream"
+)
+
+// consumerSet is the consumers of one stream that this server delivers for: all ephemeral ones that
+// were created here, and the replicated ones while the local replica leads.
+type consumerSet struct {
+	svc      *Service
+	sched    *scheduler
+	st       *cluster.Stream
+	machine  *stream.Stream
+	account  *broker.Account
+	interest func(subject, queue string) bool
+
+	mu     sync.Mutex
+	feeds  map[string]*feed
+	closed bool
+
+	following sync.Mutex    // held while feeds are made to agree with the registry
+	followed  atomic.Uint64 // version of the registry they agree with
+
+	// wakes are the feeds to wake once the change of the stream in progress is done.
+	wakes struct {
+		sync.Mutex
+		list, spare []runner
+	}
+
+	// recent shares what is loaded near the end of the stream: a message that a hundred
+	// watchers are waiting for is read once.
+	recent [recentMsgs]atomic.Pointer[storage.Message]
+}
+
+const recentMsgs = 128
+
+// newConsumerSet makes the part of a hosted stream that runs its consumers.
+func newConsumerSet(h *hosted) part {
+	s := &consumerSet{
+		svc: h.svc, sched: h.svc.sched, st: h.stream, machine: h.stream.Machine(),
+		account: h.account, interest: h.account.Interest,
+		feeds: make(map[string]*feed),
+	}
+	if s.machine != nil {
+		s.followSoon()
+	}
+	return s
+}
+
+// setOf returns the consumers of a stream, nil if it has no replica here.
+func (s *Service) setOf(st *cluster.Stream) *consumerSet {
+	h := s.of(st)
+	if h == nil {
+		return nil
+	}
+	for _, p := range h.parts {
+		if set, ok := p.(*consumerSet); ok && set.machine != nil {
+			return set
+		}
+	}
+	return nil
+}
+
+// updated, leaderChanged and stop are called by the hosted stream, see part.
+func (s *consumerSet) updated() {}
+
+func (s *consumerSet) leaderChanged() {
+	if s.machine != nil {
+		s.followSoon()
+	}
+}
+
+func (s *consumerSet) stop() {
+	status := "409 Consumer Deleted"
+	if s.svc.closing() {
+		status = "409 Server Shutdown"
+	}
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	for _, f := range s.list() {
+		s.remove(f, status)
+	}
+}
+
+// consumers is how many there are here.
+func (s *consumerSet) consumers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.feeds)
+}
+
+// load reads a message that is known to be in the stream.
+func (s *consumerSet) load(r storage.Reader, seq uint64) (storage.Message, error) {
+	slot := &s.recent[seq%recentMsgs]
+	if m := slot.Load(); m != nil && m.Seq == seq {
+		return *m, nil
+	}
+	m, err := r.Load(seq)
+	if err == nil && seq+recentMsgs > r.State().LastSeq {
+		slot.Store(&m)
+	}
+	return m, err
+}
+
+func (s *consumerSet) wakeLater(f *feed) {
+	s.wakes.Lock()
+	s.wakes.list = append(s.wakes.list, f)
+	s.wakes.Unlock()
+}
+
+// applied runs after a change of the stream.
+func (s *consumerSet) applied() {
+	s.wakes.Lock()
+	list := s.wakes.list
+	s.wakes.list, s.wakes.spare = s.wakes.spare, nil
+	s.wakes.Unlock()
+	if len(list) > 0 {
+		s.sched.wakeAll(list)
+		clear(list)
+		s.wakes.Lock()
+		s.wakes.spare = list[:0]
+		s.wakes.Unlock()
+	}
+	if s.machine != nil && s.machine.Consumers().Version() != s.followed.Load() {
+		s.followSoon()
+	}
+}
+
+// get returns the feed of that name.
+func (s *consumerSet) get(name string) *feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.feeds[name]
+}
+
+// list returns the feeds ordered by name.
+func (s *consumerSet) list() []*feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*feed, 0, len(s.feeds))
+	for _, f := range s.feeds {
+		list = append(list, f)
+	}
+	slices.SortFunc(list, func(a, b *feed) int { return cmp.Compare(a.name, b.name) })
+	return list
+}
+
+// enter adds a feed unless its name is taken.
+func (s *consumerSet) enter(f *feed) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.feeds[f.name] != nil {
+		return false
+	}
+	s.feeds[f.name] = f
+	return true
+}
+
+// remove takes a feed out and ends it.
+func (s *consumerSet) remove(f *feed, status string) bool {
+	s.mu.Lock()
+	had := s.feeds[f.name] == f
+	if had {
+		delete(s.feeds, f.name)
+	}
+	s.mu.Unlock()
+	if had {
+		var out broker.Batch
+		f.end(&out, status)
+		out.Flush()
+	}
+	return had
+}
+
+// expire deletes a consumer that nobody has used for too long.
+func (s *consumerSet) expire(f *feed) {
+	if !f.logged {
+		s.remove(f, "")
+		return
+	}
+	s.proposeGone(f)
+	s.sched.wakeAt(f, time.Now().Add(5*time.Second).UnixNano()) // Should that fail.
+}
+
+// followSoon makes the feeds agree with the registry once the local replica has caught up with
+// everything that was decided before it led.
+func (s *consumerSet) followSoon() {
+	s.st.ReadIndex(func(err error) {
+		if err == nil {
+			s.sched.do(func(*worker) { s.follow() })
+		}
+	})
+}
+
+// follow makes the feeds of replicated consumers agree with the registry: all of them if the local
+// replica leads, none if it does not.
+func (s *consumerSet) follow() {
+	s.following.Lock()
+	defer s.following.Unlock()
+	registry := s.machine.Consumers()
+	leads := s.st.IsLeader()
+	s.followed.Store(registry.Version())
+	entries := map[string]*consumer.Entry{}
+	if leads {
+		for _, e := range registry.List() {
+			entries[e.Name()] = e
+		}
+	}
+	for _, f := range s.list() {
+		e := entries[f.name]
+		switch {
+		case !f.logged:
+		case e == nil && leads || e != nil && e.Created != f.created:
+			s.remove(f, "409 Consumer Deleted")
+		case e == nil:
+			s.remove(f, "409 Leadership Change")
+		default:
+			f.update(&e.Config)
+			f.propose()
+		}
+	}
+	for _, e := range entries {
+		s.startLogged(e)
+	}
+}
+
+// restart forgets what a feed has done since the log last heard of it, and goes on from there.
+func (s *consumerSet) restart(f *feed) {
+	if s.remove(f, "409 Leadership Change") {
+		s.followSoon()
+	}
+}
+
+// startLogged delivers for a replicated consumer.
+func (s *consumerSet) startLogged(e *consumer.Entry) {
+	f := &feed{set: s, name: e.Name(), created: e.Created, logged: true}
+	if !s.begin(f, &e.Config, func(r storage.Reader) *consumer.Consumer {
+		spec := consumer.Spec{Stream: s.st.Name(), Name: e.Name(), Config: e.Config, Created: e.Created, Start: e.Start}
+		return consumer.New(r, spec, s.machine.Consumers().Acks(e), time.Now().UnixNano())
+	}) {
+		return
+	}
+	f.wake()
+}
+
+// begin makes a feed's machine in the moment from which on the feed follows the stream, and enters
+// it. It returns false if its name is taken.
+func (s *consumerSet) begin(f *feed, cfg *api.ConsumerConfig, create func(storage.Reader) *consumer.Consumer) bool {
+	if s.get(f.name) != nil {
+		return false
+	}
+	s.machine.Observe(f, consumer.Filters(cfg), func(r storage.Reader) { f.machine = create(r) })
+	if !s.enter(f) {
+		s.machine.Unobserve(f)
+		return false
+	}
+	f.subscribe()
+	return true
+}

@@ -1,0 +1,73 @@
+package jetstream
+
+import (
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/stream"
+)
+
+// msgGet answers STREAM.MSG.GET: one message as JSON.
+func (c *call) msgGet() {
+	if api.EmptyRequest(c.body) {
+		c.refuse(api.ErrBadRequest)
+		return
+	}
+	var req api.MsgGetRequest
+	if !c.decode(&req) {
+		return
+	}
+	if req.Batch != 0 || req.MaxBytes != 0 || conflicting(&req) || !selects(&req) {
+		c.refuse(api.ErrBadRequest)
+		return
+	}
+	cs := c.find(c.name())
+	if cs == nil {
+		return
+	}
+	c.read(cs, func(m *stream.Stream) {
+		msg, ok, err := lookup(m, &req)
+		switch {
+		case err != nil:
+			c.svc.log.Error("read a message of stream " + cs.Account() + " > " + cs.Name() + ": " + err.Error())
+			c.refuse(api.ErrStreamOffline)
+		case !ok:
+			c.refuse(api.ErrNoMessageFound)
+		default:
+			stored := &api.StoredMessage{Subject: msg.Subject, Seq: msg.Seq, Data: msg.Data, Time: time.Unix(0, msg.Time).UTC()}
+			if !req.NoHeaders {
+				stored.Header = msg.Header
+			}
+			c.respond(&api.MsgGetResponse{Header: c.header(), Message: stored})
+		}
+	})
+}
+
+// selects tells whether a request says which message it wants.
+func selects(r *api.MsgGetRequest) bool {
+	return r.Seq != 0 || r.LastFor != "" || r.NextFor != "" || r.StartTime != nil
+}
+
+// conflicting tells whether a request says so in more than one way.
+func conflicting(r *api.MsgGetRequest) bool {
+	last, next, timed := r.LastFor != "", r.NextFor != "", r.StartTime != nil
+	return last && (r.Seq != 0 || next || timed) || timed && r.Seq != 0
+}
+
+// lookup finds the one message that a request asks for.
+func lookup(m *stream.Stream, r *api.MsgGetRequest) (storage.Message, bool, error) {
+	from := r.Seq
+	if r.StartTime != nil {
+		from = m.SeqAtTime(*r.StartTime)
+	}
+	switch {
+	case r.LastFor != "":
+		return m.Last(r.LastFor)
+	case r.NextFor != "":
+		return m.Next(r.NextFor, max(from, 1))
+	case r.StartTime != nil:
+		return m.Next("", from)
+	}
+	return m.Get(r.Seq)
+}

@@ -1,0 +1,276 @@
+// Package jetstream is the front of streams and consumers: it answers the requests under
+// $JS.API, turns publishes into commands and their results into acknowledgements, serves direct
+// gets, and runs the delivery loops of consumers.
+//
+// It promises that what it answers is true: an acknowledgement follows the commit, a refusal
+// says that nothing was changed and never will be, and what is unknown is not answered at all.
+// Default reads show every write that was acknowledged before they began. Nothing here blocks the
+// goroutine of a publisher.
+//
+// It decides nothing about streams itself: whether a publish fits is judged by package stream when
+// it is applied, whether a stream may exist by package meta.
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/broker"
+	"github.com/cleatkv/cleat/internal/cluster"
+)
+
+// Options say whom the service works for and within which bounds.
+type Options struct {
+	Broker *broker.Broker
+	Logger *slog.Logger
+
+	Version   string // of the protocol, as told to clients
+	Domain    string // "" for none
+	Clustered bool   // this server is one of several
+
+	// Account gives the JetStream limits of an account; false: JetStream is not for it.
+	Account func(name string) (api.AccountLimits, bool)
+
+	Limits Limits
+}
+
+// Limits are the server's own bounds on what users may ask for; 0 is none.
+type Limits struct {
+	DuplicateWindow time.Duration
+	MaxAckPending   int
+	MaxRequestBatch int
+	MaxConsumers    int // of a stream that sets no limit itself
+}
+
+// Service is the front. It implements cluster.Hooks, so it is made before the cluster is opened;
+// requests are served from Start on.
+type Service struct {
+	opts    Options
+	log     *slog.Logger
+	cluster *cluster.Cluster // set by Start, before the first request
+	replies replies
+	jobs    *jobs
+	sched   *scheduler // of the consumers
+	makers  []func(*hosted) part
+
+	mu       sync.RWMutex
+	hosted   map[*cluster.Stream]*hosted
+	accounts map[string]*account
+	closed   bool
+}
+
+var _ cluster.Hooks = (*Service)(nil)
+
+// part is one side of serving a stream: taking publishes, answering direct gets, running
+// consumers. updated and stop are called on the goroutine that reconciles, the others on the one
+// that owns the stream's replica; none may block.
+type part interface {
+	updated()       // the configuration may have changed; called once at the start, too
+	leaderChanged() // the local replica may have begun or ceased to lead
+	applied()       // something was applied
+	stop()          // the stream is no longer served here
+}
+
+// hosted is one stream as this package serves it.
+type hosted struct {
+	svc     *Service
+	stream  *cluster.Stream
+	account *broker.Account
+	parts   []part
+}
+
+// New makes the service. Its workers run until Close.
+func New(o Options) *Service {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{
+		opts:     o,
+		log:      o.Logger,
+		hosted:   make(map[*cluster.Stream]*hosted),
+		accounts: make(map[string]*account),
+		jobs:     newJobs(),
+		sched:    newScheduler(runtime.GOMAXPROCS(0)),
+	}
+	s.makers = []func(*hosted) part{newIngest, newDirect, newConsumerSet}
+	return s
+}
+
+// Start begins to serve requests, in the accounts there are and in those to come.
+func (s *Service) Start(c *cluster.Cluster) {
+	s.cluster = c
+	s.opts.Broker.WatchAccounts(func(a *broker.Account) { s.openAccount(a) })
+}
+
+// Ready waits until every stream that exists serves. A server should wait for it, for a while, before
+// it listens to clients: until then a publish to a stream may find nobody who takes it.
+func (s *Service) Ready(ctx context.Context) error {
+	wait := func(begin func(done func(error))) error {
+		c := make(chan error, 1)
+		begin(func(err error) { c <- err })
+		select {
+		case err := <-c:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := wait(s.cluster.ReadMeta); err != nil {
+		return err
+	}
+	for _, ms := range s.cluster.Meta().Streams("") {
+		err := wait(func(done func(error)) {
+			s.cluster.FindStream(ms.Account, ms.Config.Name, func(_ *cluster.Stream, err error) { done(err) })
+		})
+		if err != nil {
+			return fmt.Errorf("stream %s > %s: %w", ms.Account, ms.Config.Name, err)
+		}
+	}
+	return nil
+}
+
+// Close stops serving and waits for what is under way. The cluster should be closed first, so that
+// whoever waits for an outcome has heard it.
+func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	streams, accounts := s.hosted, s.accounts
+	s.hosted, s.accounts = nil, nil
+	s.mu.Unlock()
+	for _, a := range accounts {
+		a.close()
+	}
+	for _, h := range streams {
+		h.stop()
+	}
+	s.sched.close()
+	s.jobs.close()
+	s.TurnEnd()
+}
+
+// StreamStarted begins to serve a stream. See cluster.Hooks.
+func (s *Service) StreamStarted(cs *cluster.Stream) {
+	h := &hosted{svc: s, stream: cs, account: s.opts.Broker.Account(cs.Account())}
+	for _, newPart := range s.makers {
+		h.parts = append(h.parts, newPart(h))
+	}
+	s.mu.Lock()
+	closed := s.closed
+	if !closed {
+		s.hosted[cs] = h
+	}
+	s.mu.Unlock()
+	if !closed {
+		h.updated()
+	}
+}
+
+// StreamUpdated follows a change of configuration.
+func (s *Service) StreamUpdated(cs *cluster.Stream) {
+	if h := s.of(cs); h != nil {
+		h.updated()
+	}
+}
+
+// StreamStopped ends serving a stream.
+func (s *Service) StreamStopped(cs *cluster.Stream) {
+	s.mu.Lock()
+	h := s.hosted[cs]
+	delete(s.hosted, cs)
+	s.mu.Unlock()
+	if h != nil {
+		h.stop()
+	}
+}
+
+// LeaderChanged tells the parts that the local replica began or ceased to lead.
+func (s *Service) LeaderChanged(cs *cluster.Stream) {
+	if h := s.of(cs); h != nil {
+		for _, p := range h.parts {
+			p.leaderChanged()
+		}
+	}
+}
+
+// Applied tells the parts that something was applied.
+func (s *Service) Applied(cs *cluster.Stream) {
+	if h := s.of(cs); h != nil {
+		for _, p := range h.parts {
+			p.applied()
+		}
+	}
+}
+
+// TurnEnd sends the acknowledgements that were gathered.
+func (s *Service) TurnEnd() { s.replies.send() }
+
+func (s *Service) of(cs *cluster.Stream) *hosted {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.hosted[cs]
+}
+
+// closing tells whether Close was called.
+func (s *Service) closing() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
+}
+
+func (h *hosted) updated() {
+	for _, p := range h.parts {
+		p.updated()
+	}
+}
+
+func (h *hosted) stop() {
+	for _, p := range h.parts {
+		p.stop()
+	}
+}
+
+// consumers is the number of consumers that this server runs for the stream.
+func (h *hosted) consumers() (n int) {
+	for _, p := range h.parts {
+		if c, ok := p.(interface{ consumers() int }); ok {
+			n += c.consumers()
+		}
+	}
+	return n
+}
+
+// account is one account as this package serves it.
+type account struct {
+	svc    *Service
+	broker *broker.Account
+	subs   []*broker.Sub
+
+	total, errors atomic.Uint64 // API calls
+}
+
+// limits of the account; false if JetStream is not for it.
+func (a *account) limits() (api.AccountLimits, bool) { return a.svc.opts.Account(a.broker.Name()) }
+
+func (s *Service) openAccount(b *broker.Account) {
+	a := &account{svc: s, broker: b}
+	s.mu.Lock()
+	if s.closed || s.accounts[b.Name()] != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.accounts[b.Name()] = a
+	s.mu.Unlock()
+	a.subscribe()
+}
+
+func (a *account) close() {
+	for _, sub := range a.subs {
+		sub.Close()
+	}
+}
