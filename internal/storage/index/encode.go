@@ -68,6 +68,7 @@ func (f *framer) bytes(v []byte) {
 func (x *Index) EncodeRows(from uint64, emit Emit) error {
 	f := framer{kind: FrameRows, emit: emit}
 	var last Entry
+	var subject []byte // last's own
 	x.Ascend(from, func(e *Entry) bool {
 		if f.full() {
 			last = Entry{}
@@ -82,6 +83,8 @@ func (x *Index) EncodeRows(from uint64, emit Emit) error {
 		f.uvarint(uint64(len(e.Subject) - shared))
 		f.buf = append(f.buf, e.Subject[shared:]...)
 		last = *e
+		subject = append(subject[:0], e.Subject...)
+		last.Subject = bytesAsString(subject)
 		return f.err == nil
 	})
 	f.flush()

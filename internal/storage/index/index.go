@@ -10,6 +10,7 @@ package index
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cleatkv/cleat/internal/storage"
 )
@@ -44,11 +45,15 @@ type Index struct {
 	applied  storage.Applied
 }
 
+// owners numbers the indexes that may change nodes; a number says no more than "mine or not".
+var owners atomic.Uint64
+
 // New returns an empty index.
 func New() *Index {
+	owner := owners.Add(1)
 	return &Index{
-		seqs:     newSeqTree(),
-		subjects: newSubjectTree(),
+		seqs:     newSeqTree(owner),
+		subjects: newSubjectTree(owner),
 		expiry:   newExpiryTree(),
 		aux:      newAuxTree(),
 	}
@@ -57,8 +62,9 @@ func New() *Index {
 // Clone returns an index that can be changed. x must not be changed any more.
 func (x *Index) Clone() *Index {
 	c := *x
-	c.seqs = x.seqs.clone()
-	c.subjects = x.subjects.clone()
+	owner := owners.Add(1)
+	c.seqs = x.seqs.clone(owner)
+	c.subjects = x.subjects.clone(owner)
 	c.expiry = x.expiry.clone()
 	c.aux = x.aux.clone()
 	return &c
@@ -75,8 +81,8 @@ func (x *Index) Append(e Entry) error {
 	if e.Expires < storage.NeverExpires {
 		return fmt.Errorf("storage: append of sequence %d: it expires at %d", e.Seq, e.Expires)
 	}
-	x.seqs.append(e)
-	x.subjects.add(e.Subject, e.Seq)
+	x.subjects.add(e.Subject, e.Seq, &x.seqs)
+	x.seqs.append(&e)
 	if e.Expires > 0 {
 		x.expiry.set(expiry{at: e.Expires, seq: e.Seq})
 	}
@@ -88,11 +94,12 @@ func (x *Index) Append(e Entry) error {
 
 // Remove drops the entry of seq and returns it.
 func (x *Index) Remove(seq uint64) (Entry, bool) {
-	e, ok := x.seqs.remove(seq)
+	e, ok := x.seqs.get(seq)
 	if !ok {
 		return Entry{}, false
 	}
-	x.subjects.drop(e.Subject, seq)
+	x.subjects.drop(e.Subject, seq, &x.seqs) // It looks for the subject at seq.
+	x.seqs.remove(seq)
 	if e.Expires > 0 {
 		x.expiry.delete(expiry{at: e.Expires, seq: seq})
 	}
@@ -153,5 +160,12 @@ func (x *Index) State() storage.State {
 func (x *Index) Get(seq uint64) (Entry, bool) { return x.seqs.get(seq) }
 
 // Ascend calls fn for the entries at or above from, ascending, until fn returns false. fn must
-// not keep e.
-func (x *Index) Ascend(from uint64, fn func(e *Entry) bool) { x.seqs.ascend(from, fn) }
+// not keep e or its subject.
+func (x *Index) Ascend(from uint64, fn func(e *Entry) bool) {
+	c := x.seqs.cursor()
+	for ok := c.seek(from); ok; ok = c.next() {
+		if e := c.entry(); !fn(&e) {
+			return
+		}
+	}
+}

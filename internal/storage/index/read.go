@@ -10,15 +10,18 @@ import (
 
 // Subject looks up a literal subject.
 func (x *Index) Subject(subject string) (storage.SubjectState, bool) {
-	it, ok := x.subjects.get(subject)
-	return it.state, ok
+	l, i, ok := x.subjects.find(subject, &x.seqs)
+	if !ok {
+		return storage.SubjectState{}, false
+	}
+	return l.state(i), true
 }
 
 // Subjects calls fn for the subjects that match.
 func (x *Index) Subjects(filters []string, after string, fn func(string, storage.SubjectState) bool) {
 	w := x.walk(filters, after)
 	for w.next() {
-		if !fn(w.key, w.state) {
+		if !fn(strings.Clone(w.key), w.state) {
 			return
 		}
 	}
@@ -26,14 +29,8 @@ func (x *Index) Subjects(filters []string, after string, fn func(string, storage
 
 // SubjectSeqs calls fn for the sequences of a subject.
 func (x *Index) SubjectSeqs(subject string, from uint64, fn func(uint64) bool) {
-	it, ok := x.subjects.get(subject)
-	if !ok {
-		return
-	}
-	for _, seq := range it.seqs() {
-		if seq >= from && !fn(seq) {
-			return
-		}
+	if l, i, ok := x.subjects.find(subject, &x.seqs); ok {
+		l.ascend(i, from, fn)
 	}
 }
 
@@ -72,54 +69,35 @@ func (x *Index) LastSeq(text string, upTo uint64) (uint64, bool) {
 
 // scanBack looks at up to budget messages from *upTo downwards, and lowers it past them.
 func (x *Index) scanBack(f *filter, upTo *uint64, budget int) (found uint64, ok, all bool) {
-	all = true
-	x.seqs.descend(*upTo, func(e *Entry) bool {
-		if f.match(e.Subject) {
-			found, ok = e.Seq, true
-			return false
+	c := x.seqs.cursor()
+	for at := c.seekBack(*upTo); at; at = c.prev() {
+		if f.match(c.subject()) {
+			return c.seq(), true, true
 		}
-		*upTo = e.Seq - 1
-		budget--
-		all = budget > 0
-		return all
-	})
-	return found, ok, all
+		*upTo = c.seq() - 1
+		if budget--; budget == 0 {
+			return 0, false, false
+		}
+	}
+	return 0, false, true
 }
 
 // lastOf returns the newest sequence of a subject at or below upTo.
 func (x *Index) lastOf(subject string, upTo uint64) (uint64, bool) {
-	it, ok := x.subjects.get(subject)
-	if !ok || it.state.First > upTo {
+	l, i, ok := x.subjects.find(subject, &x.seqs)
+	if !ok {
 		return 0, false
 	}
-	if it.state.Last <= upTo {
-		return it.state.Last, true
-	}
-	found := it.state.First
-	for _, seq := range it.seqs() {
-		if seq > upTo {
-			break
-		}
-		found = seq
-	}
-	return found, true
+	return l.floor(i, upTo)
 }
 
 // nextOf returns the oldest sequence of a subject at or above from.
-func (x *Index) nextOf(subject string, from uint64) (uint64, bool) {
-	it, ok := x.subjects.get(subject)
-	if !ok || it.state.Last < from {
-		return 0, false
-	}
-	if it.state.First >= from {
-		return it.state.First, true
-	}
-	for _, seq := range it.seqs() {
-		if seq >= from {
-			return seq, true
-		}
-	}
-	return it.state.Last, true
+func (x *Index) nextOf(subject string, from uint64) (seq uint64, ok bool) {
+	x.SubjectSeqs(subject, from, func(s uint64) bool {
+		seq, ok = s, true
+		return false
+	})
+	return seq, ok
 }
 
 // NextSeq returns the first matching sequence at or above from. It searches in two ways at once,
@@ -145,8 +123,11 @@ func (x *Index) NextSeq(filters []string, from uint64) (uint64, string, bool) {
 			if !w.next() {
 				return best, bestSubject, best > 0
 			}
+			if w.state.Last < from {
+				continue
+			}
 			if seq, ok := x.nextOf(w.key, from); ok && (best == 0 || seq < best) {
-				best, bestSubject = seq, w.key
+				best, bestSubject = seq, strings.Clone(w.key)
 			}
 		}
 	}
@@ -154,30 +135,29 @@ func (x *Index) NextSeq(filters []string, from uint64) (uint64, string, bool) {
 
 // scan looks at up to budget messages from *from upwards, and raises it past them.
 func (x *Index) scan(fs []filter, from *uint64, budget int) (seq uint64, subject string, ok, all bool) {
-	all = true
-	x.seqs.ascend(*from, func(e *Entry) bool {
-		if matchAny(fs, e.Subject) {
-			seq, subject, ok = e.Seq, e.Subject, true
-			return false
+	c := x.seqs.cursor()
+	for at := c.seek(*from); at; at = c.next() {
+		if matchAny(fs, c.subject()) {
+			return c.seq(), strings.Clone(c.subject()), true, true
 		}
-		*from = e.Seq + 1
-		budget--
-		all = budget > 0
-		return all
-	})
-	return seq, subject, ok, all
+		*from = c.seq() + 1
+		if budget--; budget == 0 {
+			return 0, "", false, false
+		}
+	}
+	return 0, "", false, true
 }
 
 // Count counts the matching messages at or above from.
 func (x *Index) Count(filters []string, from uint64, lastOnly bool) uint64 {
-	first := x.State().FirstSeq
+	if from <= x.State().FirstSeq {
+		return x.countAll(filters, lastOnly)
+	}
+	tail := x.seqs.len() - x.seqs.rank(from)
 	if matchesAll(filters) && !lastOnly {
-		return x.seqs.len() - x.seqs.rank(from)
+		return tail
 	}
-	if matchesAll(filters) && from <= first {
-		return x.subjects.len()
-	}
-	if tail := x.seqs.len() - x.seqs.rank(from); from > first && tail < x.subjects.len() {
+	if tail < x.subjects.len() {
 		return x.countTail(newFilters(filters), from, lastOnly)
 	}
 	n := uint64(0)
@@ -195,21 +175,48 @@ func (x *Index) Count(filters []string, from uint64, lastOnly bool) uint64 {
 	return n
 }
 
+// countAll is Count from the first message on. For one filter that takes a whole range of subjects
+// it looks at none of them.
+func (x *Index) countAll(filters []string, lastOnly bool) uint64 {
+	if matchesAll(filters) {
+		if lastOnly {
+			return x.subjects.len()
+		}
+		return x.seqs.len()
+	}
+	if f := newFilter(filters[0]); len(filters) == 1 && f.subtree() {
+		subjects, msgs := x.subjects.rank(f.prefix, &x.seqs)
+		toSubjects, toMsgs := x.subjects.rank(f.prefix[:len(f.prefix)-1]+"/", &x.seqs)
+		if lastOnly {
+			return toSubjects - subjects
+		}
+		return toMsgs - msgs
+	}
+	n := uint64(0)
+	for w := x.walk(filters, ""); w.next(); {
+		if n++; !lastOnly {
+			n += w.state.Msgs - 1
+		}
+	}
+	return n
+}
+
 // countTail is Count by way of the messages, for when they are few.
 func (x *Index) countTail(fs []filter, from uint64, lastOnly bool) uint64 {
 	n := uint64(0)
-	x.seqs.ascend(from, func(e *Entry) bool {
-		if !matchAny(fs, e.Subject) {
-			return true
+	c := x.seqs.cursor()
+	for at := c.seek(from); at; at = c.next() {
+		subject := c.subject()
+		if !matchAny(fs, subject) {
+			continue
 		}
 		if lastOnly {
-			if s, _ := x.Subject(e.Subject); s.Last != e.Seq {
-				return true
+			if s, _ := x.Subject(subject); s.Last != c.seq() {
+				continue
 			}
 		}
 		n++
-		return true
-	})
+	}
 	return n
 }
 
@@ -267,8 +274,9 @@ func matchesAll(filters []string) bool {
 // walker visits the subjects that match any of a list of filters, once each, in byte order.
 type walker struct {
 	arms  []arm
-	key   string
+	key   string // good until the next step
 	state storage.SubjectState
+	buf   []byte
 }
 
 // arm walks the matches of one filter.
@@ -284,7 +292,7 @@ func (x *Index) walk(filters []string, after string) *walker {
 	}
 	w := &walker{}
 	for _, text := range filters {
-		a := arm{f: newFilter(text), c: x.subjects.cursor()}
+		a := arm{f: newFilter(text), c: x.subjects.cursor(&x.seqs)}
 		start := a.f.prefix
 		if after >= start {
 			start = after + "\x00"
@@ -326,7 +334,8 @@ func (w *walker) next() bool {
 			least = i
 		}
 	}
-	w.key = w.arms[least].c.key()
+	w.buf = append(w.buf[:0], w.arms[least].c.key()...)
+	w.key = bytesAsString(w.buf)
 	w.state = w.arms[least].c.state()
 	live := w.arms[:0]
 	for _, a := range w.arms {
