@@ -113,7 +113,7 @@ func (h *batchHeader) bytes() int {
 type row struct {
 	flags uint8
 	group GroupID
-	prev  uint64 // sequence of the batch with the group's row before this one
+	prev  uint64 // sequence of the batch with the group's row before this one, 0 if there was none
 	hard  HardState
 	start Position
 
@@ -122,8 +122,7 @@ type row struct {
 }
 
 const (
-	rowNew    = 1 << iota // the group had no row before; prev is 0
-	rowReset              // the log before this row does not count
+	rowReset  = 1 << iota // the log before this row does not count
 	rowRemove             // the group is gone
 )
 

@@ -246,7 +246,7 @@ func (r *reference) work(t testing.TB, l *Log, rnd *rand.Rand, n int) {
 // changes the disk, with every outcome; reopens, checks, works on, cuts again during that recovery, and
 // checks once more. Nothing acknowledged may be missing, nothing may be invented.
 func TestWALCrashEveryWrite(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		crashes := 0
 		fs := simfs.New(seed, simfs.Strict)
 		rnd := rand.New(rand.NewPCG(seed, 7))
@@ -269,7 +269,7 @@ func TestWALCrashEveryWrite(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ref.work(t, l, rnd, 60)
+			ref.work(t, l, rnd, 50)
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}

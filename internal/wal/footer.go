@@ -150,22 +150,22 @@ func (l *Log) writeIndex(segment uint64, sectors []byte) (err error) {
 	return nil
 }
 
-// readIndex reads NNN.idx; nil if it is not there or not right.
-func readIndex(fs vfs.FS, name string, server, segment uint64) *item {
+// readIndex reads NNN.idx. The item is nil if it is not there or not right.
+func readIndex(fs vfs.FS, name string, server, segment uint64) (it *item, exists bool) {
 	f, err := fs.Open(name)
 	if err != nil {
-		return nil
+		return nil, !isNotExist(err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
 	if err != nil || len(b) == 0 || len(b)%sectorSize != 0 {
-		return nil
+		return nil, true
 	}
 	end := uint32(len(b) / sectorSize)
 	s := &scanner{f: f, stamp: indexStamper(server, segment), seg: segment, end: end}
-	it, err := s.next(0)
+	it, err = s.next(0)
 	if err != nil || it.kind != itemFooter || it.footer == nil || it.sectors != end {
-		return nil
+		return nil, true
 	}
-	return it
+	return it, true
 }

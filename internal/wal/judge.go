@@ -214,7 +214,7 @@ func (j *judge) lost(next *item) {
 			continue
 		}
 		j.applied = j.nextKnown(seq, next) - 1
-		loss := j.blameBetween(next)
+		loss := j.blameBetween(seq, next)
 		if next.head.copySeq == seq {
 			j.applied = seq
 			j.applyLost(next.at.segment, seq, next.copied, loss)
@@ -269,11 +269,13 @@ func (j *judge) applyKnown(it *item) {
 	}
 }
 
-// blameBetween finds the place to report for batches that are missing before next.
-func (j *judge) blameBetween(next *item) *lostRun {
+// blameBetween finds the place to report for batch seq and those behind it, which are missing before
+// next.
+func (j *judge) blameBetween(seq uint64, next *item) *lostRun {
 	worst := next
 	for _, it := range j.between {
-		if it.kind == itemFooter {
+		// Which segment it was in is known.
+		if it.kind == itemFooter || (it.at.segment == next.at.segment) != (seq >= next.head.segmentSeq) {
 			continue
 		}
 		if worst == next || it.bad > 0 && worst.bad == 0 {

@@ -141,7 +141,10 @@ func (l *Log) read(numbers []uint64, first uint64) (*judge, error) {
 
 // scan reads one segment into the judge.
 func (l *Log) scan(j *judge, number uint64) error {
-	index := readIndex(l.o.FS, l.path(indexName(number)), l.o.ServerID, number)
+	index, exists := readIndex(l.o.FS, l.path(indexName(number)), l.o.ServerID, number)
+	if exists && index == nil {
+		j.findings = append(j.findings, Finding{indexName(number), 0, "index of a segment damaged"})
+	}
 	s := l.files.open[number]
 	if s == nil {
 		it := &item{kind: itemGone, at: place{number, 0}}

@@ -213,10 +213,6 @@ func (w *writer) encodeRows() {
 			continue
 		}
 		r := row{flags: o.flags, group: o.g.id, prev: o.g.rowSeq, hard: o.hard, start: o.start}
-		if o.g.rowSeq == 0 {
-			r.flags |= rowNew
-			r.prev = h.seq
-		}
 		o.g.rowSeq = h.seq
 		if o.run != nil {
 			r.first, r.term, r.count = o.entries[0].Index, o.run.term, uint64(len(o.entries))
