@@ -268,3 +268,44 @@ func TestClientLargePayload(t *testing.T) {
 		t.Error(fmt.Sprint("beyond the bound: ", err))
 	}
 }
+
+func TestReloadClosesExcessConnections(t *testing.T) {
+	account := func(limit int) *auth.Authenticator {
+		return users(t, auth.Options{Users: []auth.User{{Name: "u", Password: "p", Account: "A"}},
+			Accounts: map[string]auth.Limits{"A": {Connections: limit}}})
+	}
+	s := start(t, Options{Auth: account(2)})
+	first := connectTo(t, s, nats.UserInfo("u", "p"))
+	connectTo(t, s, nats.UserInfo("u", "p"), nats.NoReconnect())
+	if _, err := nats.Connect(s.Addr().String(), nats.UserInfo("u", "p")); !errors.Is(err, nats.ErrMaxAccountConnectionsExceeded) {
+		t.Errorf("the third connection of the account: %v", err)
+	}
+	for _, change := range []func(*Options){
+		func(o *Options) { o.Auth = account(1) },
+		func(o *Options) { o.ConnectionsMax = 1 },
+	} {
+		lost := make(chan error, 1)
+		o := *s.options()
+		o.Auth, o.ConnectionsMax = account(0), 0
+		if err := s.Reload(o); err != nil {
+			t.Fatal(err)
+		}
+		nc := connectTo(t, s, nats.UserInfo("u", "p"), nats.MaxReconnects(0), nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { lost <- err }))
+		change(&o)
+		if err := s.Reload(o); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-lost:
+			if !errors.Is(err, nats.ErrMaxAccountConnectionsExceeded) && !errors.Is(err, nats.ErrMaxConnectionsExceeded) {
+				t.Error(err)
+			}
+		case <-time.After(2 * time.Second):
+			t.Error("a connection beyond the bound stays")
+		}
+		nc.Close()
+	}
+	if !first.IsConnected() {
+		t.Error("the first connection had to stay")
+	}
+}

@@ -9,6 +9,7 @@ import (
 // ConnInfo is what monitoring shows of a connection, open or closed.
 type ConnInfo struct {
 	ID            uint64
+	Kind          string // A connection type of auth.
 	IP            string
 	Port          int
 	Start         time.Time
@@ -81,7 +82,7 @@ func (c *conn) describe(withSubs bool) ConnInfo {
 	m := c.figures()
 	t := c.client.Traits()
 	info := ConnInfo{
-		ID: c.id, Start: c.start, LastActivity: time.Unix(0, c.stats.last.Load()),
+		ID: c.id, Kind: c.kind, Start: c.start, LastActivity: time.Unix(0, c.stats.last.Load()),
 		InMsgs: m.inMsgs, InBytes: m.inBytes, OutMsgs: m.outMsgs, OutBytes: m.outBytes, Stalls: m.stalls,
 		Subscriptions: c.client.NumSubscriptions(),
 		Name:          t.Name, Lang: t.Lang, Version: t.Version,

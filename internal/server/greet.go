@@ -28,7 +28,7 @@ func (c *conn) greet() bool {
 	if o.Auth.NeedsNonce() {
 		c.nonce = newNonce()
 	}
-	t := o.TLS
+	t := c.security(o)
 	if t != nil && t.HandshakeFirst && c.tlsComes(t.Fallback) {
 		if !c.handshake() {
 			return false
@@ -60,6 +60,15 @@ func (c *conn) greet() bool {
 	}
 	c.startTimers()
 	return true
+}
+
+// security is how this connection is to be encrypted: nil for one that is none of ours to encrypt,
+// since it was encrypted, or not, below the WebSocket it comes through.
+func (c *conn) security(o *Options) *TLS {
+	if c.kind == auth.WebSocket {
+		return nil
+	}
+	return o.TLS
 }
 
 // tlsComes waits for the first byte of the client and tells whether it begins a TLS handshake. It

@@ -18,7 +18,7 @@ func (c *conn) info(later bool) *wire.Info {
 		info.ClientIP = c.remote.Addr().String()
 	}
 	info.Nonce = c.nonce
-	if t := o.TLS; t != nil {
+	if t := c.security(o); t != nil {
 		info.TLSAvailable = t.AllowPlain
 		info.TLSRequired = !t.AllowPlain
 		info.TLSVerify = t.verify()
