@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"math/rand"
 	"sync"
@@ -114,10 +115,7 @@ func readStored(t *testing.T, server *process.Server, from uint64) []record {
 	if err != nil {
 		t.Fatal(err)
 	}
-	info, err := js.StreamInfo("KV_" + bucket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := streamInfo(t, js)
 	if info.State.LastSeq < from {
 		return nil
 	}
@@ -140,6 +138,21 @@ func readStored(t *testing.T, server *process.Server, from uint64) []record {
 		records = append(records, record{revision, msg.Subject[len("$KV."+bucket+"."):], string(msg.Data)})
 	}
 	return records
+}
+
+// streamInfo asks until the group has a leader again; compat holds how soon that must be.
+func streamInfo(t *testing.T, js nats.JetStreamContext) *nats.StreamInfo {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		info, err := js.StreamInfo("KV_" + bucket)
+		if err == nil {
+			return info
+		}
+		var api *nats.APIError
+		if !errors.As(err, &api) || api.Code != 503 || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // verifyGets holds what a get answers against the last stored value of each key.

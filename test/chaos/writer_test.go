@@ -53,27 +53,28 @@ func newWriter(t *testing.T, server *process.Server, book *ledger, id int) *writ
 	return w
 }
 
+// run writes until ctx is done.
 func (w *writer) run(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
 		value := fmt.Sprintf("%d-%d", w.id, n)
 		if n%4 == 3 {
-			w.compareAndSet(ctx, fmt.Sprintf("shared.%d", n/4%sharedKeys), value)
+			w.compareAndSet(fmt.Sprintf("shared.%d", n/4%sharedKeys), value)
 		} else {
-			w.put(ctx, "own."+strconv.Itoa(w.id)+"."+strconv.Itoa(n%50), value)
+			w.put("own."+strconv.Itoa(w.id)+"."+strconv.Itoa(n%50), value)
 		}
 	}
 }
 
-func (w *writer) put(ctx context.Context, key, value string) {
+func (w *writer) put(key, value string) {
 	w.book.begin(value, write{key: key})
-	ctx, cancel := w.operation(ctx)
+	ctx, cancel := w.operation()
 	defer cancel()
 	revision, err := w.kv.Put(ctx, key, []byte(value))
 	w.book.end(value, judgeError(err), revision)
 }
 
-func (w *writer) compareAndSet(ctx context.Context, key, value string) {
-	ctx, cancel := w.operation(ctx)
+func (w *writer) compareAndSet(key, value string) {
+	ctx, cancel := w.operation()
 	defer cancel()
 	var last uint64
 	switch entry, err := w.kv.Get(ctx, key); {
@@ -87,9 +88,10 @@ func (w *writer) compareAndSet(ctx context.Context, key, value string) {
 	w.book.end(value, judgeError(err), revision)
 }
 
-// operation returns the context of one operation.
-func (w *writer) operation(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+// operation returns the context of one operation. The end of the run does not cancel it: a write that
+// is given up on arrives later, when everything stored has been read.
+func (w *writer) operation() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	w.giveUp.Store(&cancel)
 	return ctx, cancel
 }
