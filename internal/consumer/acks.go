@@ -321,7 +321,9 @@ func (a *Acks) settle(seq uint64) {
 	if u.count > 1 {
 		a.again--
 	}
-	invariant.Assert(a.due.Len() == a.pending.Len(), "consumer: %d due, %d pending", a.due.Len(), a.pending.Len())
+	if a.due.Len() != a.pending.Len() {
+		invariant.Assert(false, "consumer: %d due, %d pending", a.due.Len(), a.pending.Len())
+	}
 }
 
 func (a *Acks) settleThrough(seq uint64, at int64) {

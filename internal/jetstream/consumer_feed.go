@@ -92,23 +92,11 @@ func (f *feed) run(w *worker) (again bool) {
 	t := &w.turn
 	t.Reset(now)
 	t.Interest, t.Load = f.set.interest, f.set.load
-	var more, expired, ask bool
-	var deadline int64
-	f.set.machine.View(func(r storage.Reader) {
-		t.Reader = r
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.closed {
-			return
-		}
-		more = f.machine.Run(t)
-		expired = f.machine.Expired(now)
-		deadline = f.machine.Deadline()
-		ask = f.machine.AwaitsFlow() && f.flowSub == nil
-		f.collect()
-	})
-	t.Reader = nil
-	if ask {
+	w.feed, w.did = f, did{}
+	f.set.machine.View(w.view)
+	did := w.did
+	w.feed, t.Reader = nil, nil
+	if did.askFlow {
 		f.listenForFlow()
 	}
 	f.send(&w.out, t)
@@ -116,19 +104,42 @@ func (f *feed) run(w *worker) (again bool) {
 	switch {
 	case t.Err != nil:
 		f.set.svc.log.Error(fmt.Sprintf("consumer %s > %s: %v", f.set.st.Name(), f.name, t.Err))
-		deadline = now + int64(time.Second)
-	case expired:
+		did.deadline = now + int64(time.Second)
+	case did.expired:
 		f.set.expire(f)
 		return false
-	case more || t.Bytes() > turnBytesMax/4:
+	case did.more || t.Bytes() > turnBytesMax/4:
 		if f.slow(w, now) {
 			return false
 		}
 	}
-	if deadline != 0 && !more {
-		f.set.sched.wakeAt(f, deadline)
+	if did.deadline != 0 && !did.more {
+		f.set.sched.wakeAt(f, did.deadline)
 	}
-	return more
+	return did.more
+}
+
+// did is what came out of a feed's turn besides messages.
+type did struct {
+	more     bool  // the turn was full
+	expired  bool  // nobody has used the consumer for too long
+	askFlow  bool  // the first flow control request is among the messages
+	deadline int64 // when the next turn is due at the latest
+}
+
+// act lets the machine act. The stream does not change meanwhile.
+func (f *feed) act(t *consumer.Turn) (d did) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return d
+	}
+	d.more = f.machine.Run(t)
+	d.expired = f.machine.Expired(t.Now)
+	d.deadline = f.machine.Deadline()
+	d.askFlow = f.machine.AwaitsFlow() && f.flowSub == nil
+	f.collect()
+	return d
 }
 
 // send delivers what a turn wants sent.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cleatkv/cleat/internal/broker"
 	"github.com/cleatkv/cleat/internal/consumer"
+	"github.com/cleatkv/cleat/internal/storage"
 )
 
 // Delivery loops share a few workers. A consumer that has something to do stands in the run queue
@@ -55,6 +56,21 @@ type worker struct {
 	sched *scheduler
 	out   broker.Batch
 	turn  consumer.Turn
+
+	// What view works on; it is made once, since it runs for each message of each watcher.
+	view func(storage.Reader)
+	feed *feed
+	did  did
+}
+
+func newWorker(s *scheduler) *worker {
+	w := &worker{sched: s}
+	w.turn.MsgsMax, w.turn.BytesMax = turnMsgsMax, turnBytesMax
+	w.view = func(r storage.Reader) {
+		w.turn.Reader = r
+		w.did = w.feed.act(&w.turn)
+	}
+	return w
 }
 
 // scheduler runs tasks until it is closed.
@@ -180,8 +196,7 @@ func (s *scheduler) take(into []runner) []runner {
 
 // work is the loop of one worker.
 func (s *scheduler) work() {
-	w := &worker{sched: s}
-	w.turn.MsgsMax, w.turn.BytesMax = turnMsgsMax, turnBytesMax
+	w := newWorker(s)
 	var list, again []runner
 	for {
 		if list = s.take(list); list == nil {

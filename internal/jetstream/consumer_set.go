@@ -109,7 +109,8 @@ func (s *consumerSet) load(r storage.Reader, seq uint64) (storage.Message, error
 	}
 	m, err := r.Load(seq)
 	if err == nil && seq+recentMsgs > r.State().LastSeq {
-		slot.Store(&m)
+		shared := m // Only a message that is kept is worth an allocation.
+		slot.Store(&shared)
 	}
 	return m, err
 }
