@@ -151,5 +151,6 @@ func (e *Engine) publishMoves(out *block, size int64, moves []move) {
 	if v.block(out.number) == nil {
 		v.blocks = v.with(out)
 	}
+	v.Freeze()
 	e.Publish(&v)
 }

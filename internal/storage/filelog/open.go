@@ -142,6 +142,7 @@ func (e *Engine) loadIndex(m *manifest) error {
 	for number := range uses { // order: one is enough to report
 		return &storage.CorruptError{Path: path, Detail: fmt.Sprintf("messages in block %d, which the manifest does not name", number)}
 	}
+	idx.Freeze()
 	v.Index = idx
 	return nil
 }

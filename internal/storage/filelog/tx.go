@@ -178,6 +178,7 @@ func (t *tx) Commit(at storage.Applied) error {
 	e.since.add(t)
 	at.Conf = bytes.Clone(at.Conf)
 	t.SetApplied(at)
+	t.Freeze()
 	t.version++
 	v := t.view
 	e.Publish(&v)

@@ -43,6 +43,8 @@ type Index struct {
 	lastSeq  uint64
 	lastTime int64
 	applied  storage.Applied
+
+	key []byte // scratch memory for changes
 }
 
 // owners numbers the indexes that may change nodes; a number says no more than "mine or not".
@@ -59,16 +61,22 @@ func New() *Index {
 	}
 }
 
-// Clone returns an index that can be changed. x must not be changed any more.
+// Clone returns an index that can be changed, by one goroutine, until it is frozen. x must not be
+// changed any more.
 func (x *Index) Clone() *Index {
 	c := *x
 	owner := owners.Add(1)
 	c.seqs = x.seqs.clone(owner)
 	c.subjects = x.subjects.clone(owner)
+	c.subjects.hint = &hint{}
 	c.expiry = x.expiry.clone()
 	c.aux = x.aux.clone()
+	c.key = nil
 	return &c
 }
+
+// Freeze ends the changes: x may be read by many from now on.
+func (x *Index) Freeze() { x.subjects.hint = nil }
 
 // Append adds an entry at the end.
 func (x *Index) Append(e Entry) error {
@@ -92,13 +100,16 @@ func (x *Index) Append(e Entry) error {
 	return nil
 }
 
-// Remove drops the entry of seq and returns it.
+// Remove drops the entry of seq and returns it, without its subject.
 func (x *Index) Remove(seq uint64) (Entry, bool) {
-	e, ok := x.seqs.get(seq)
+	l, i, ok := x.seqs.find(seq)
 	if !ok {
 		return Entry{}, false
 	}
-	x.subjects.drop(e.Subject, seq, &x.seqs) // It looks for the subject at seq.
+	e := l.entry(i)
+	prefix, rest := l.subject(i)
+	x.key = append(append(x.key[:0], prefix...), rest...)
+	x.subjects.drop(bytesAsString(x.key), seq, &x.seqs) // It looks for the subject at seq.
 	x.seqs.remove(seq)
 	if e.Expires > 0 {
 		x.expiry.delete(expiry{at: e.Expires, seq: seq})

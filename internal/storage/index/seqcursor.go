@@ -59,13 +59,13 @@ func (c *seqCursor) descend(seq uint64) bool {
 	c.depth = 0
 	c.leaf = nil
 	n := c.path[0].n
-	if n.size() == 0 {
+	if n.n == 0 {
 		return false
 	}
 	for {
 		i := n.child(seq)
 		c.path[c.depth] = step{n, i}
-		if len(n.leaves) > 0 {
+		if n.bottom {
 			c.leaf = n.leaves[i]
 			return true
 		}
@@ -104,19 +104,19 @@ func (c *seqCursor) prev() bool {
 func (c *seqCursor) turn(by int) bool {
 	for d := c.depth; d >= 0; d-- {
 		s := &c.path[d]
-		if s.i+by < 0 || s.i+by >= s.n.size() {
+		if s.i+by < 0 || s.i+by >= s.n.n {
 			continue
 		}
 		s.i += by
 		for n := s.n; ; d++ {
-			if len(n.leaves) > 0 {
+			if n.bottom {
 				c.leaf = n.leaves[c.path[d].i]
 				return true
 			}
 			n = n.inners[c.path[d].i]
 			c.path[d+1] = step{n, 0}
 			if by < 0 {
-				c.path[d+1].i = n.size() - 1
+				c.path[d+1].i = n.n - 1
 			}
 		}
 	}

@@ -1,9 +1,6 @@
 package index
 
-import (
-	"slices"
-	"sort"
-)
+import "sort"
 
 // seqTree is a persistent B+ tree of entries by sequence. Entries are added at the end only, and
 // removed anywhere.
@@ -18,10 +15,12 @@ type seqTree struct {
 // seqInner is an inner node. Its children are all leaves or all inner nodes.
 type seqInner struct {
 	owner  uint64
-	mins   []uint64 // no sequence in a child is below its min; they ascend
-	counts []uint64 // entries in each child
-	leaves []*seqLeaf
-	inners []*seqInner
+	n      int            // number of children
+	bottom bool           // the children are leaves
+	mins   [fanout]uint64 // no sequence in a child is below its min; they ascend
+	counts [fanout]uint64 // entries in each child
+	leaves [fanout]*seqLeaf
+	inners [fanout]*seqInner
 }
 
 const (
@@ -30,21 +29,17 @@ const (
 	fanoutJoin = 24
 )
 
-func newSeqTree(owner uint64) seqTree { return seqTree{owner: owner, root: &seqInner{owner: owner}} }
+func newSeqTree(owner uint64) seqTree {
+	return seqTree{owner: owner, root: &seqInner{owner: owner, bottom: true}}
+}
 
 func (t *seqTree) clone(owner uint64) seqTree { return seqTree{owner: owner, root: t.root} }
 
-func (t *seqTree) len() uint64 {
-	n := uint64(0)
-	for _, c := range t.root.counts {
-		n += c
-	}
-	return n
-}
+func (t *seqTree) len() uint64 { return t.root.total() }
 
 // child returns which child has the sequence, if any has.
 func (n *seqInner) child(seq uint64) int {
-	lo, hi := 0, len(n.mins)
+	lo, hi := 1, n.n
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
 		if n.mins[mid] <= seq {
@@ -53,16 +48,16 @@ func (n *seqInner) child(seq uint64) int {
 			hi = mid
 		}
 	}
-	return max(lo-1, 0)
+	return lo - 1
 }
 
 // find returns the leaf and row of a sequence.
 func (t *seqTree) find(seq uint64) (*seqLeaf, int, bool) {
 	n := t.root
-	for len(n.inners) > 0 {
+	for !n.bottom {
 		n = n.inners[n.child(seq)]
 	}
-	if len(n.leaves) == 0 {
+	if n.n == 0 {
 		return nil, 0, false
 	}
 	l := n.leaves[n.child(seq)]
@@ -116,13 +111,9 @@ func (t *seqTree) own(n *seqInner) *seqInner {
 	if n.owner == t.owner {
 		return n
 	}
-	return &seqInner{
-		owner:  t.owner,
-		mins:   slices.Clone(n.mins),
-		counts: slices.Clone(n.counts),
-		leaves: slices.Clone(n.leaves),
-		inners: slices.Clone(n.inners),
-	}
+	c := *n
+	c.owner = t.owner
+	return &c
 }
 
 func (t *seqTree) ownLeaf(l *seqLeaf, more int) *seqLeaf {
@@ -132,11 +123,9 @@ func (t *seqTree) ownLeaf(l *seqLeaf, more int) *seqLeaf {
 	return l.cloneFor(t.owner, more)
 }
 
-func (n *seqInner) size() int { return len(n.mins) }
-
 func (n *seqInner) total() uint64 {
 	sum := uint64(0)
-	for _, c := range n.counts {
+	for _, c := range n.counts[:n.n] {
 		sum += c
 	}
 	return sum
@@ -147,72 +136,67 @@ func (t *seqTree) append(e *Entry) {
 	t.root = t.own(t.root)
 	if extra := t.appendTo(t.root, e); extra != nil {
 		old := t.root
-		t.root = &seqInner{
-			owner:  t.owner,
-			mins:   []uint64{0, e.Seq},
-			counts: []uint64{old.total(), 1},
-			inners: []*seqInner{old, extra},
-		}
+		t.root = &seqInner{owner: t.owner}
+		t.root.push(0, old.total(), nil, old)
+		t.root.push(e.Seq, 1, nil, extra)
 	}
 }
 
 // appendTo adds an entry under n, which is owned. If there is no room, it returns a node to stand
 // beside n, with the entry alone.
 func (t *seqTree) appendTo(n *seqInner, e *Entry) (extra *seqInner) {
-	last := n.size() - 1
-	if len(n.inners) > 0 {
+	last := n.n - 1
+	var leaf *seqLeaf
+	switch {
+	case !n.bottom:
 		n.inners[last] = t.own(n.inners[last])
 		if extra = t.appendTo(n.inners[last], e); extra == nil {
 			n.counts[last]++
 			return nil
 		}
-	} else if last >= 0 && n.leaves[last].len() < seqLeafRows {
+	case last >= 0 && n.leaves[last].len() < seqLeafRows:
 		n.leaves[last] = t.ownLeaf(n.leaves[last], 1)
 		n.leaves[last].add(e)
 		n.counts[last]++
 		return nil
+	default:
+		if last >= 0 && n.leaves[last].owner == t.owner {
+			n.leaves[last].seal()
+		}
+		leaf = &seqLeaf{owner: t.owner}
+		leaf.add(e)
 	}
-	if last >= 0 && len(n.leaves) > 0 && n.leaves[last].owner == t.owner {
-		n.leaves[last].seal()
+	if n.n < fanout {
+		n.push(e.Seq, 1, leaf, extra)
+		return nil
 	}
-	if n.size() == fanout {
-		beside := &seqInner{owner: t.owner}
-		beside.push(t, e, extra)
-		return beside
-	}
-	n.push(t, e, extra)
-	return nil
+	beside := &seqInner{owner: t.owner, bottom: n.bottom}
+	beside.push(e.Seq, 1, leaf, extra)
+	return beside
 }
 
-// push adds a child for the entry alone: the given one, or a new leaf.
-func (n *seqInner) push(t *seqTree, e *Entry, inner *seqInner) {
-	n.mins = append(n.mins, e.Seq)
-	n.counts = append(n.counts, 1)
-	if inner != nil {
-		n.inners = append(n.inners, inner)
-		return
-	}
-	l := &seqLeaf{owner: t.owner}
-	l.add(e)
-	n.leaves = append(n.leaves, l)
+// push adds a child, a leaf or an inner node.
+func (n *seqInner) push(low, count uint64, leaf *seqLeaf, inner *seqInner) {
+	n.mins[n.n], n.counts[n.n], n.leaves[n.n], n.inners[n.n] = low, count, leaf, inner
+	n.n++
 }
 
 // remove takes out a sequence, which is there.
 func (t *seqTree) remove(seq uint64) {
 	t.root = t.own(t.root)
 	t.removeFrom(t.root, seq)
-	for len(t.root.inners) == 1 {
+	for !t.root.bottom && t.root.n == 1 {
 		t.root = t.root.inners[0]
 	}
-	if t.root.size() == 0 {
-		t.root = &seqInner{owner: t.owner}
+	if t.root.n == 0 {
+		*t = newSeqTree(t.owner)
 	}
 }
 
 func (t *seqTree) removeFrom(n *seqInner, seq uint64) {
 	i := n.child(seq)
 	n.counts[i]--
-	if len(n.leaves) > 0 {
+	if n.bottom {
 		l := t.ownLeaf(n.leaves[i], 0)
 		n.leaves[i] = l
 		l.take(l.search(colSeq, seq))
@@ -228,28 +212,27 @@ func (t *seqTree) removeFrom(n *seqInner, seq uint64) {
 	n.inners[i] = c
 	t.removeFrom(c, seq)
 	switch {
-	case c.size() == 0:
+	case c.n == 0:
 		n.drop(i)
-	case c.size() < fanoutMin:
+	case c.n < fanoutMin:
 		t.joinInners(n, i)
 	}
 }
 
 // drop takes out child i, with its entries.
 func (n *seqInner) drop(i int) {
-	n.mins = slices.Delete(n.mins, i, i+1)
-	n.counts = slices.Delete(n.counts, i, i+1)
-	if len(n.leaves) > 0 {
-		n.leaves = slices.Delete(n.leaves, i, i+1)
-	} else {
-		n.inners = slices.Delete(n.inners, i, i+1)
-	}
+	copy(n.mins[i:n.n], n.mins[i+1:n.n])
+	copy(n.counts[i:n.n], n.counts[i+1:n.n])
+	copy(n.leaves[i:n.n], n.leaves[i+1:n.n])
+	copy(n.inners[i:n.n], n.inners[i+1:n.n])
+	n.n--
+	n.leaves[n.n], n.inners[n.n] = nil, nil
 }
 
 // joinLeaves joins leaf i of an owned node with a neighbour, if the two are small enough.
 func (t *seqTree) joinLeaves(n *seqInner, i int) {
 	for _, left := range [2]int{i, i - 1} {
-		if left < 0 || left+1 >= n.size() || n.counts[left]+n.counts[left+1] > seqLeafJoin {
+		if left < 0 || left+1 >= n.n || n.counts[left]+n.counts[left+1] > seqLeafJoin {
 			continue
 		}
 		n.leaves[left] = n.leaves[left].join(n.leaves[left+1], t.owner)
@@ -262,14 +245,13 @@ func (t *seqTree) joinLeaves(n *seqInner, i int) {
 // joinInners does the same for inner node i.
 func (t *seqTree) joinInners(n *seqInner, i int) {
 	for _, left := range [2]int{i, i - 1} {
-		if left < 0 || left+1 >= n.size() || n.inners[left].size()+n.inners[left+1].size() > fanoutJoin {
+		if left < 0 || left+1 >= n.n || n.inners[left].n+n.inners[left+1].n > fanoutJoin {
 			continue
 		}
 		l, r := t.own(n.inners[left]), n.inners[left+1]
-		l.mins = append(l.mins, r.mins...)
-		l.counts = append(l.counts, r.counts...)
-		l.leaves = append(l.leaves, r.leaves...)
-		l.inners = append(l.inners, r.inners...)
+		for c := range r.n {
+			l.push(r.mins[c], r.counts[c], r.leaves[c], r.inners[c])
+		}
 		n.inners[left] = l
 		n.counts[left] += n.counts[left+1]
 		n.drop(left + 1)
@@ -284,7 +266,7 @@ func (t *seqTree) move(seq uint64, from, to Loc) bool {
 	}
 	t.root = t.own(t.root)
 	n := t.root
-	for len(n.inners) > 0 {
+	for !n.bottom {
 		i := n.child(seq)
 		n.inners[i] = t.own(n.inners[i])
 		n = n.inners[i]
@@ -304,12 +286,12 @@ func (t *seqTree) move(seq uint64, from, to Loc) bool {
 // rank is the number of entries below seq.
 func (t *seqTree) rank(seq uint64) uint64 {
 	rank := uint64(0)
-	for n := t.root; n.size() > 0; {
+	for n := t.root; n.n > 0; {
 		i := n.child(seq)
 		for _, c := range n.counts[:i] {
 			rank += c
 		}
-		if len(n.leaves) > 0 {
+		if n.bottom {
 			return rank + uint64(n.leaves[i].search(colSeq, seq))
 		}
 		n = n.inners[i]
@@ -320,17 +302,17 @@ func (t *seqTree) rank(seq uint64) uint64 {
 // firstAt returns the first sequence with a time at or after at.
 func (t *seqTree) firstAt(at int64) (uint64, bool) {
 	n := t.root
-	if n.size() == 0 {
+	if n.n == 0 {
 		return 0, false
 	}
 	// The last child that begins before at has the sequence, or the next one begins with it.
 	var next *seqLeaf
 	for {
-		i := sort.Search(n.size()-1, func(i int) bool { return n.firstLeaf(i+1).time(0) >= at })
-		if i+1 < n.size() {
+		i := sort.Search(n.n-1, func(i int) bool { return n.firstLeaf(i+1).time(0) >= at })
+		if i+1 < n.n {
 			next = n.firstLeaf(i + 1)
 		}
-		if len(n.inners) > 0 {
+		if !n.bottom {
 			n = n.inners[i]
 			continue
 		}
@@ -348,7 +330,7 @@ func (t *seqTree) firstAt(at int64) (uint64, bool) {
 func (l *seqLeaf) time(i int) int64 { return int64(l.get(i, colTime)) }
 
 func (n *seqInner) firstLeaf(i int) *seqLeaf {
-	for len(n.inners) > 0 {
+	for !n.bottom {
 		n, i = n.inners[i], 0
 	}
 	return n.leaves[i]
@@ -356,7 +338,7 @@ func (n *seqInner) firstLeaf(i int) *seqLeaf {
 
 // first returns the first entry, without its subject.
 func (t *seqTree) first() (Entry, bool) {
-	if t.root.size() == 0 {
+	if t.root.n == 0 {
 		return Entry{}, false
 	}
 	return t.root.firstLeaf(0).entry(0), true

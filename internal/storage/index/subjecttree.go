@@ -1,10 +1,6 @@
 package index
 
-import (
-	"slices"
-
-	"github.com/cleatkv/cleat/internal/storage"
-)
+import "github.com/cleatkv/cleat/internal/storage"
 
 // subjectTree is a persistent B+ tree of the subjects in byte order, with their states. It does
 // not hold the subjects themselves, but finds them in the seqTree of the same index: that has to
@@ -12,74 +8,149 @@ import (
 type subjectTree struct {
 	owner uint64
 	root  *subjectInner
+	hint  *hint // of a tree that is being changed; nil in one that is read by many
+}
+
+// hint is where a subject was found last: a change mostly asks for one several times in a row.
+type hint struct {
+	subject []byte
+	leaf    *subjectLeaf // nil: nowhere
+	row     int
+}
+
+func (h *hint) set(subject string, l *subjectLeaf, row int) {
+	if h != nil {
+		h.subject = append(h.subject[:0], subject...)
+		h.leaf, h.row = l, row
+	}
+}
+
+func (h *hint) clear() {
+	if h != nil {
+		h.leaf = nil
+	}
+}
+
+func (h *hint) is(subject string) bool {
+	return h != nil && h.leaf != nil && string(h.subject) == subject
 }
 
 // subjectInner is an inner node. Its children are all leaves or all inner nodes.
 type subjectInner struct {
-	owner    uint64
-	lows     []string // no subject in a child is below its low; they ascend
-	subjects []uint64 // subjects in each child
-	msgs     []uint64 // and their messages
-	leaves   []*subjectLeaf
-	inners   []*subjectInner
+	owner  uint64
+	n      int  // number of children
+	bottom bool // the children are leaves
+
+	// No subject in a child is below its low; they ascend, and that of the first child does not
+	// count. The fragments are the four bytes of each that follow their common prefix, so that a
+	// search seldom looks at the lows themselves.
+	prefix    string
+	fragments [fanout]uint32
+	kids      [fanout]subjectKid
+}
+
+type subjectKid struct {
+	low      string
+	subjects uint64 // in the child
+	msgs     uint64 // and their messages
+	leaf     *subjectLeaf
+	inner    *subjectInner
 }
 
 func newSubjectTree(owner uint64) subjectTree {
-	return subjectTree{owner: owner, root: &subjectInner{owner: owner}}
+	return subjectTree{owner: owner, root: &subjectInner{owner: owner, bottom: true}}
 }
 
 func (t *subjectTree) clone(owner uint64) subjectTree { return subjectTree{owner: owner, root: t.root} }
 
-func (n *subjectInner) size() int { return len(n.lows) }
-
-func sum(counts []uint64) (total uint64) {
-	for _, c := range counts {
-		total += c
+// sum counts what is in the first n children.
+func (in *subjectInner) sum(n int) (subjects, msgs uint64) {
+	for i := range in.kids[:n] {
+		subjects += in.kids[i].subjects
+		msgs += in.kids[i].msgs
 	}
-	return total
+	return subjects, msgs
 }
 
-func (t *subjectTree) len() uint64 { return sum(t.root.subjects) }
+func (t *subjectTree) len() uint64 {
+	n, _ := t.root.sum(t.root.n)
+	return n
+}
 
 // child returns which child has the subject, if any has.
 func (n *subjectInner) child(subject string) int {
-	lo, hi := 1, len(n.lows)
+	shared := sharedPrefix(n.prefix, subject)
+	if shared < len(n.prefix) {
+		if shared == len(subject) || subject[shared] < n.prefix[shared] {
+			return 0
+		}
+		return n.n - 1
+	}
+	f := uint32(fragment(subject[shared:]))
+	lo, hi := 1, n.n
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
-		if n.lows[mid] <= subject {
+		if g := n.fragments[mid]; g < f || g == f && n.kids[mid].low <= subject {
 			lo = mid + 1
 		} else {
 			hi = mid
 		}
 	}
-	return lo - 1
+	return max(lo-1, 0)
+}
+
+// index sets the prefix and the fragments by the lows.
+func (n *subjectInner) index() {
+	if n.n < 2 {
+		n.prefix = ""
+		return
+	}
+	first, last := n.kids[1].low, n.kids[n.n-1].low
+	n.prefix = first[:sharedPrefix(first, last)]
+	for i := 1; i < n.n; i++ {
+		n.fragments[i] = uint32(fragment(n.kids[i].low[len(n.prefix):]))
+	}
 }
 
 // find returns the leaf and row of a subject.
 func (t *subjectTree) find(subject string, seqs *seqTree) (*subjectLeaf, int, bool) {
-	n := t.root
-	for len(n.inners) > 0 {
-		n = n.inners[n.child(subject)]
+	if t.hint.is(subject) {
+		return t.hint.leaf, t.hint.row, true
 	}
-	if n.size() == 0 {
+	n := t.root
+	for !n.bottom {
+		n = n.kids[n.child(subject)].inner
+	}
+	if n.n == 0 {
 		return nil, 0, false
 	}
-	l := n.leaves[n.child(subject)]
+	l := n.kids[n.child(subject)].leaf
 	i, ok := l.find(subject, seqs)
+	if ok {
+		t.hint.set(subject, l, i)
+	}
 	return l, i, ok
+}
+
+// findIn returns the row of a subject in a leaf, or where it belongs.
+func (t *subjectTree) findIn(l *subjectLeaf, subject string, seqs *seqTree) (int, bool) {
+	if t.hint.is(subject) && t.hint.leaf == l {
+		return t.hint.row, true
+	}
+	return l.find(subject, seqs)
 }
 
 // rank is the number of subjects below a string, and of their messages.
 func (t *subjectTree) rank(key string, seqs *seqTree) (subjects, msgs uint64) {
-	for n := t.root; n.size() > 0; {
+	for n := t.root; n.n > 0; {
 		i := n.child(key)
-		subjects += sum(n.subjects[:i])
-		msgs += sum(n.msgs[:i])
-		if len(n.inners) > 0 {
-			n = n.inners[i]
+		s, m := n.sum(i)
+		subjects, msgs = subjects+s, msgs+m
+		if !n.bottom {
+			n = n.kids[i].inner
 			continue
 		}
-		l := n.leaves[i]
+		l := n.kids[i].leaf
 		row, _ := l.find(key, seqs)
 		for r := range row {
 			msgs += l.get(r, colMore) + 1
@@ -93,21 +164,20 @@ func (t *subjectTree) own(n *subjectInner) *subjectInner {
 	if n.owner == t.owner {
 		return n
 	}
-	return &subjectInner{
-		owner:    t.owner,
-		lows:     slices.Clone(n.lows),
-		subjects: slices.Clone(n.subjects),
-		msgs:     slices.Clone(n.msgs),
-		leaves:   slices.Clone(n.leaves),
-		inners:   slices.Clone(n.inners),
-	}
+	c := *n
+	c.owner = t.owner
+	return &c
 }
 
 func (t *subjectTree) ownLeaf(l *subjectLeaf) *subjectLeaf {
 	if l.owner == t.owner {
 		return l
 	}
-	return l.cloneFor(t.owner)
+	c := l.cloneFor(t.owner)
+	if t.hint != nil && t.hint.leaf == l {
+		t.hint.leaf = c
+	}
+	return c
 }
 
 // part is a node, or a leaf, that has to get a place beside another.
@@ -120,7 +190,8 @@ type part struct {
 // add adds a sequence, above all others, to a subject.
 func (t *subjectTree) add(subject string, seq uint64, seqs *seqTree) {
 	t.root = t.own(t.root)
-	if t.root.size() == 0 {
+	if t.root.n == 0 {
+		t.hint.clear()
 		l := &subjectLeaf{owner: t.owner}
 		l.put(0, subject, seq)
 		t.root.insert(0, part{leaf: l})
@@ -138,22 +209,23 @@ func (t *subjectTree) add(subject string, seq uint64, seqs *seqTree) {
 // full it returns a part of it to stand on its right.
 func (t *subjectTree) addTo(n *subjectInner, subject string, seq uint64, seqs *seqTree) (fresh bool, extra *part) {
 	i := n.child(subject)
-	if len(n.inners) > 0 {
-		n.inners[i] = t.own(n.inners[i])
-		fresh, extra = t.addTo(n.inners[i], subject, seq, seqs)
+	k := &n.kids[i]
+	if n.bottom {
+		k.leaf = t.ownLeaf(k.leaf)
+		fresh, extra = t.addToLeaf(k.leaf, subject, seq, seqs)
 	} else {
-		n.leaves[i] = t.ownLeaf(n.leaves[i])
-		fresh, extra = t.addToLeaf(n.leaves[i], subject, seq, seqs)
+		k.inner = t.own(k.inner)
+		fresh, extra = t.addTo(k.inner, subject, seq, seqs)
 	}
 	if extra == nil {
-		n.msgs[i]++
+		k.msgs++
 		if fresh {
-			n.subjects[i]++
+			k.subjects++
 		}
 		return fresh, nil
 	}
-	n.recount(i)
-	if n.size() < fanout {
+	k.recount()
+	if n.n < fanout {
 		n.insert(i+1, *extra)
 		return fresh, nil
 	}
@@ -162,13 +234,17 @@ func (t *subjectTree) addTo(n *subjectInner, subject string, seq uint64, seqs *s
 
 // addToLeaf does the same for a leaf.
 func (t *subjectTree) addToLeaf(l *subjectLeaf, subject string, seq uint64, seqs *seqTree) (fresh bool, extra *part) {
-	i, ok := l.find(subject, seqs)
-	switch {
-	case ok:
+	i, ok := t.findIn(l, subject, seqs)
+	if ok {
 		l.add(i, seq, t.owner)
+		t.hint.set(subject, l, i)
 		return false, nil
+	}
+	t.hint.clear()
+	switch {
 	case l.len() < subjectLeafRows:
 		l.put(i, subject, seq)
+		t.hint.set(subject, l, i)
 		return true, nil
 	case i == subjectLeafRows: // Subjects come in order: leave this leaf full.
 		last := seqs.appendSubject(nil, l.get(i-1, colLast))
@@ -188,54 +264,44 @@ func (t *subjectTree) addToLeaf(l *subjectLeaf, subject string, seq uint64, seqs
 // splitInner makes room in a full node for a part at i by moving the right half of it to a new
 // node; or nothing, if the part is the rightmost.
 func (t *subjectTree) splitInner(n *subjectInner, i int, p part) *part {
-	r := &subjectInner{owner: t.owner}
+	r := &subjectInner{owner: t.owner, bottom: n.bottom}
 	if i == fanout {
 		r.insert(0, p)
 		return &part{low: p.low, inner: r}
 	}
 	const half = fanout / 2
-	r.lows = append(r.lows, n.lows[half:]...)
-	r.subjects = append(r.subjects, n.subjects[half:]...)
-	r.msgs = append(r.msgs, n.msgs[half:]...)
-	n.lows, n.subjects, n.msgs = n.lows[:half], n.subjects[:half], n.msgs[:half]
-	if len(n.inners) > 0 {
-		r.inners = append(r.inners, n.inners[half:]...)
-		n.inners = slices.Delete(n.inners, half, len(n.inners))
-	} else {
-		r.leaves = append(r.leaves, n.leaves[half:]...)
-		n.leaves = slices.Delete(n.leaves, half, len(n.leaves))
-	}
+	r.n = copy(r.kids[:], n.kids[half:])
+	clear(n.kids[half:])
+	n.n = half
+	r.index()
+	n.index()
+	low := r.kids[0].low
 	if i <= half {
 		n.insert(i, p)
 	} else {
 		r.insert(i-half, p)
 	}
-	return &part{low: r.lows[0], inner: r}
+	return &part{low: low, inner: r}
 }
 
 // insert makes p child i.
 func (n *subjectInner) insert(i int, p part) {
-	n.lows = slices.Insert(n.lows, i, p.low)
-	n.subjects = slices.Insert(n.subjects, i, 0)
-	n.msgs = slices.Insert(n.msgs, i, 0)
-	if p.inner != nil {
-		n.inners = slices.Insert(n.inners, i, p.inner)
-	} else {
-		n.leaves = slices.Insert(n.leaves, i, p.leaf)
-	}
-	n.recount(i)
+	copy(n.kids[i+1:n.n+1], n.kids[i:n.n])
+	n.kids[i] = subjectKid{low: p.low, leaf: p.leaf, inner: p.inner}
+	n.kids[i].recount()
+	n.n++
+	n.index()
 }
 
-// recount sets the numbers of child i by those in it.
-func (n *subjectInner) recount(i int) {
-	if len(n.inners) > 0 {
-		n.subjects[i], n.msgs[i] = sum(n.inners[i].subjects), sum(n.inners[i].msgs)
+// recount sets the numbers by what is in the child.
+func (k *subjectKid) recount() {
+	if k.inner != nil {
+		k.subjects, k.msgs = k.inner.sum(k.inner.n)
 		return
 	}
-	l := n.leaves[i]
-	n.subjects[i], n.msgs[i] = uint64(l.len()), uint64(l.len())
-	for row := range l.len() {
-		n.msgs[i] += l.get(row, colMore)
+	k.subjects, k.msgs = uint64(k.leaf.len()), uint64(k.leaf.len())
+	for row := range k.leaf.len() {
+		k.msgs += k.leaf.get(row, colMore)
 	}
 }
 
@@ -243,34 +309,35 @@ func (n *subjectInner) recount(i int) {
 func (t *subjectTree) drop(subject string, seq uint64, seqs *seqTree) {
 	t.root = t.own(t.root)
 	t.dropFrom(t.root, subject, seq, seqs)
-	for len(t.root.inners) == 1 {
-		t.root = t.root.inners[0]
+	for !t.root.bottom && t.root.n == 1 {
+		t.root = t.root.kids[0].inner
 	}
-	if t.root.size() == 0 {
-		t.root = &subjectInner{owner: t.owner}
+	if t.root.n == 0 {
+		t.root = newSubjectTree(t.owner).root
 	}
 }
 
 func (t *subjectTree) dropFrom(n *subjectInner, subject string, seq uint64, seqs *seqTree) (gone bool) {
 	i := n.child(subject)
-	n.msgs[i]--
-	if len(n.leaves) > 0 {
-		l := t.ownLeaf(n.leaves[i])
-		n.leaves[i] = l
-		row, _ := l.find(subject, seqs)
-		if l.get(row, colMore) > 0 {
-			l.drop(row, seq, t.owner)
+	k := &n.kids[i]
+	k.msgs--
+	if n.bottom {
+		k.leaf = t.ownLeaf(k.leaf)
+		row, _ := t.findIn(k.leaf, subject, seqs)
+		if k.leaf.get(row, colMore) > 0 {
+			k.leaf.drop(row, seq, t.owner)
+			t.hint.set(subject, k.leaf, row)
 			return false
 		}
-		l.take(row)
-		n.subjects[i]--
+		t.hint.clear()
+		k.leaf.take(row)
+		k.subjects--
 		t.thinLeaf(n, i)
 		return true
 	}
-	c := t.own(n.inners[i])
-	n.inners[i] = c
-	if gone = t.dropFrom(c, subject, seq, seqs); gone {
-		n.subjects[i]--
+	k.inner = t.own(k.inner)
+	if gone = t.dropFrom(k.inner, subject, seq, seqs); gone {
+		k.subjects--
 		t.thinInner(n, i)
 	}
 	return gone
@@ -278,62 +345,57 @@ func (t *subjectTree) dropFrom(n *subjectInner, subject string, seq uint64, seqs
 
 // thinLeaf sees to it that leaf i, which lost a row, is not needlessly small.
 func (t *subjectTree) thinLeaf(n *subjectInner, i int) {
-	if n.subjects[i] == 0 {
+	switch few := n.kids[i].subjects; {
+	case few == 0:
 		n.delete(i)
 		return
-	}
-	if n.subjects[i] >= subjectLeafRowsMin {
+	case few >= subjectLeafRowsMin:
 		return
 	}
 	for _, left := range [2]int{i, i - 1} {
-		if left < 0 || left+1 >= n.size() || n.subjects[left]+n.subjects[left+1] > subjectLeafJoin {
+		if left < 0 || left+1 >= n.n || n.kids[left].subjects+n.kids[left+1].subjects > subjectLeafJoin {
 			continue
 		}
-		n.leaves[left] = n.leaves[left].join(n.leaves[left+1], t.owner)
+		k := &n.kids[left]
+		k.leaf = k.leaf.join(n.kids[left+1].leaf, t.owner)
+		k.recount()
 		n.delete(left + 1)
-		n.recount(left)
 		return
 	}
 }
 
 // thinInner does the same for inner node i.
 func (t *subjectTree) thinInner(n *subjectInner, i int) {
-	size := n.inners[i].size()
-	if size == 0 {
+	switch few := n.kids[i].inner.n; {
+	case few == 0:
 		n.delete(i)
 		return
-	}
-	if size >= fanoutMin {
+	case few >= fanoutMin:
 		return
 	}
 	for _, left := range [2]int{i, i - 1} {
-		if left < 0 || left+1 >= n.size() || n.inners[left].size()+n.inners[left+1].size() > fanoutJoin {
+		if left < 0 || left+1 >= n.n || n.kids[left].inner.n+n.kids[left+1].inner.n > fanoutJoin {
 			continue
 		}
-		l, r := t.own(n.inners[left]), n.inners[left+1]
-		l.lows = append(l.lows, n.lows[left+1])
-		l.lows = append(l.lows, r.lows[1:]...)
-		l.subjects = append(l.subjects, r.subjects...)
-		l.msgs = append(l.msgs, r.msgs...)
-		l.leaves = append(l.leaves, r.leaves...)
-		l.inners = append(l.inners, r.inners...)
-		n.inners[left] = l
+		k, right := &n.kids[left], &n.kids[left+1]
+		l, r := t.own(k.inner), right.inner
+		copy(l.kids[l.n:], r.kids[:r.n])
+		l.kids[l.n].low = right.low // The low of a first child does not count, so it may be anything.
+		l.n += r.n
+		l.index()
+		k.inner = l
+		k.recount()
 		n.delete(left + 1)
-		n.recount(left)
 		return
 	}
 }
 
 // delete takes out child i.
 func (n *subjectInner) delete(i int) {
-	n.lows = slices.Delete(n.lows, i, i+1)
-	n.subjects = slices.Delete(n.subjects, i, i+1)
-	n.msgs = slices.Delete(n.msgs, i, i+1)
-	if len(n.inners) > 0 {
-		n.inners = slices.Delete(n.inners, i, i+1)
-	} else {
-		n.leaves = slices.Delete(n.leaves, i, i+1)
-	}
+	copy(n.kids[i:n.n], n.kids[i+1:n.n])
+	n.n--
+	n.kids[n.n] = subjectKid{}
+	n.index()
 }
 
 // subjectCursor walks the subjects of a tree that does not change meanwhile.
@@ -359,17 +421,17 @@ func (t *subjectTree) cursor(seqs *seqTree) *subjectCursor {
 func (c *subjectCursor) seek(key string) bool {
 	c.depth = 0
 	n := c.path[0].n
-	if n.size() == 0 {
+	if n.n == 0 {
 		return false
 	}
 	for {
 		i := n.child(key)
 		c.path[c.depth].n, c.path[c.depth].i = n, i
-		if len(n.leaves) > 0 {
-			c.leaf = n.leaves[i]
+		if n.bottom {
+			c.leaf = n.kids[i].leaf
 			break
 		}
-		n = n.inners[i]
+		n = n.kids[i].inner
 		c.depth++
 	}
 	c.row, _ = c.leaf.find(key, c.seqs)
@@ -394,15 +456,15 @@ func (c *subjectCursor) next() bool {
 func (c *subjectCursor) turn() bool {
 	for d := c.depth; d >= 0; d-- {
 		s := &c.path[d]
-		if s.i+1 == s.n.size() {
+		if s.i+1 == s.n.n {
 			continue
 		}
 		s.i++
-		for n := s.n; len(n.inners) > 0; d++ {
-			n = n.inners[c.path[d].i]
+		for n := s.n; !n.bottom; d++ {
+			n = n.kids[c.path[d].i].inner
 			c.path[d+1].n, c.path[d+1].i = n, 0
 		}
-		c.leaf = c.path[c.depth].n.leaves[c.path[c.depth].i]
+		c.leaf = c.path[c.depth].n.kids[c.path[c.depth].i].leaf
 		c.row = 0
 		return true
 	}

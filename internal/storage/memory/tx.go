@@ -116,6 +116,7 @@ func (t *tx) Commit(at storage.Applied) error {
 	at.Conf = bytes.Clone(at.Conf)
 	t.SetApplied(at)
 	t.dropEmpty()
+	t.Freeze()
 	v := t.view
 	e.Publish(&v)
 	e.dirty.Add(t.written)

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,7 +45,9 @@ func Benchmark(b *testing.B, k Kind) {
 			} {
 				b.Run(c.name, func(b *testing.B) {
 					b.ReportAllocs()
+					start := cpuTime()
 					c.run(b, &l)
+					b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
 				})
 			}
 			if err := e.Close(); err != nil {
@@ -222,18 +225,20 @@ func footprint(b *testing.B, k Kind, keys int, root string) {
 	}
 	s := &site{t: b, kind: k, fs: vfs.Default, store: store}
 	l := loader{b: b, e: s.open("e")}
-	start := time.Now()
+	start, cpu := time.Now(), cpuTime()
 	l.load(keys)
 	b.ReportMetric(float64(time.Since(start).Nanoseconds())/float64(keys), "load-ns/key")
+	b.ReportMetric(float64(cpuTime()-cpu)/float64(keys), "load-cpu-ns/key")
 	b.ReportMetric(float64(heap()-before)/float64(keys), "heap-B/key")
 	b.ReportMetric(float64(residentBytes())/1e6, "peak-RSS-MB")
 	if !k.Volatile {
 		if err := l.e.Close(); err != nil {
 			b.Fatal(err)
 		}
-		start = time.Now()
+		start, cpu = time.Now(), cpuTime()
 		l.e = s.open("e")
 		b.ReportMetric(time.Since(start).Seconds(), "open-s")
+		b.ReportMetric((cpuTime() - cpu).Seconds(), "open-cpu-s")
 	}
 	start = time.Now()
 	runtime.GC()
@@ -241,6 +246,16 @@ func footprint(b *testing.B, k Kind, keys int, root string) {
 	if err := l.e.Close(); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// cpuTime is what the process has used of the processors: on a machine that others use too, a
+// steadier figure than the time that passed.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func heap() uint64 {
