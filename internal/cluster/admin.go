@@ -43,9 +43,13 @@ func (c *Cluster) CreateStream(account string, cfg *api.StreamConfig, l meta.Lim
 
 // UpdateStream replaces a stream's configuration; otherwise as CreateStream.
 func (c *Cluster) UpdateStream(account string, cfg *api.StreamConfig, l meta.Limits, done func(*Stream, error)) {
-	u := &meta.UpdateStream{Account: account, Config: *cfg, Limits: l}
+	if cfg.Replicas > 1 && !c.Clustered() {
+		done(nil, api.ErrReplicasNotSupported)
+		return
+	}
+	u := &meta.UpdateStream{Account: account, Config: *cfg, Limits: l, Servers: c.candidates(cfg, nil)}
 	if s := c.Stream(account, cfg.Name); s != nil {
-		u.Servers, u.Keep = c.spare(cfg, s), s.leaderMember()
+		u.Keep = s.leaderMember()
 	}
 	command := meta.Encode(meta.KindUpdateStream, u)
 	c.change(command, func(s *Stream, _ *meta.Result, err error) { done(s, err) })

@@ -330,6 +330,9 @@ func (c *Cluster) beginLog(g wal.GroupID, e storage.Engine, begin replica.Entry,
 // Formed is closed when this server belongs to a cluster and has opened its part.
 func (c *Cluster) Formed() <-chan struct{} { return c.formed }
 
+// Done is closed when the cluster is being closed.
+func (c *Cluster) Done() <-chan struct{} { return c.ctx.Done() }
+
 // Close stops everything. Whoever waits for an outcome is answered first; then all state is made
 // durable, so that the next start has little to replay.
 func (c *Cluster) Close() error {
@@ -412,19 +415,8 @@ func (c *Cluster) groupOf(r *replica.Replica) *group {
 
 // Healthy tells whether a write would commit now: nil, or why not.
 func (c *Cluster) Healthy() error {
-	if e := c.fatal.Load(); e != nil {
-		return fmt.Errorf("the log failed: %w", *e)
-	}
-	select {
-	case <-c.formed:
-	default:
-		return errors.New("JetStream has not established contact with a meta leader")
-	}
-	if d := c.log.SyncAge(); d > stallMax {
-		return fmt.Errorf("the disk has not finished a sync for %s", d.Round(time.Second))
-	}
-	if c.metaGroup.leader() == 0 {
-		return errors.New("JetStream has not established contact with a meta leader")
+	if err := c.MetaHealthy(); err != nil {
+		return err
 	}
 	for _, s := range c.local() {
 		if err := s.healthy(); err != nil {

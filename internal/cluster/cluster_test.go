@@ -130,6 +130,8 @@ func TestSingleServerKeepsWhatItAcknowledged(t *testing.T) {
 	}
 }
 
+var noLimits meta.Limits
+
 func waitStream(t *testing.T, c *Cluster, name string) *Stream {
 	t.Helper()
 	var s *Stream

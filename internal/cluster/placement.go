@@ -23,15 +23,6 @@ func (c *Cluster) place(cfg *api.StreamConfig, not []uint64) ([]uint64, error) {
 	return fit[:max(1, cfg.Replicas)], nil
 }
 
-// spare lists the servers that may take one more replica of a stream, best first.
-func (c *Cluster) spare(cfg *api.StreamConfig, s *Stream) []uint64 {
-	var not []uint64
-	for _, r := range s.Assignment().Members() {
-		not = append(not, r.Server)
-	}
-	return c.candidates(cfg, not)
-}
-
 // candidates sorts the servers that can be reached by what they carry already.
 func (c *Cluster) candidates(cfg *api.StreamConfig, not []uint64) []uint64 {
 	m := c.Meta()

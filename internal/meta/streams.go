@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"slices"
+
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/storage"
 )
@@ -61,11 +63,12 @@ func (m *Machine) scale(tx storage.Tx, s *Stream, c *UpdateStream) *api.Error {
 	if s.Plan != nil {
 		return api.ErrMoveInProgress
 	}
-	if more > len(c.Servers) {
-		return api.ErrNoPeers.With("no suitable peers for placement")
-	}
 	if more > 0 {
-		return m.plan(tx, s, c.Servers[:more], nil)
+		free := slices.DeleteFunc(slices.Clone(c.Servers), func(server uint64) bool { _, has := s.On(server); return has })
+		if more > len(free) {
+			return api.ErrNoPeers.With("no suitable peers for placement")
+		}
+		return m.plan(tx, s, free[:more], nil)
 	}
 	var remove []uint64
 	for i := len(s.Replicas) - 1; i >= 0 && len(remove) < -more; i-- {

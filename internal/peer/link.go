@@ -174,7 +174,7 @@ func (t *Transport) connect(ctx context.Context, tg *target, lane Lane) error {
 		return errSelf
 	}
 	if h.Refused != "" {
-		t.opts.Logger.Warn(fmt.Sprintf("server %q at %s refused this server: %s", h.Name, tg.address, h.Refused))
+		t.warn(fmt.Sprintf("server %q at %s refused this server: %s", h.Name, tg.address, h.Refused))
 		return errors.New(h.Refused)
 	}
 	if h.Lane != lane || h.Cluster != t.opts.Cluster {

@@ -109,6 +109,7 @@ type Transport struct {
 		links   map[uint64]*link    // by server id
 		targets map[string]*target  // by address, the addresses we dial
 		inbound map[net.Conn]uint64 // of accepted connections
+		warned  map[string]time.Time
 	}
 }
 
@@ -128,6 +129,7 @@ func Listen(o Options, h Handler) (*Transport, error) {
 	t.mu.links = make(map[uint64]*link)
 	t.mu.targets = make(map[string]*target)
 	t.mu.inbound = make(map[net.Conn]uint64)
+	t.mu.warned = make(map[string]time.Time)
 	t.wg.Go(t.accept)
 	return t, nil
 }
@@ -216,7 +218,9 @@ func (t *Transport) serve(raw net.Conn) {
 	answer.Password = ""
 	if reason != nil {
 		answer.Refused = reason.Error()
-		t.opts.Logger.Warn(fmt.Sprintf("refused server %q at %s: %v", from.Name, raw.RemoteAddr(), reason))
+		if !errors.Is(reason, errSelf) {
+			t.warn(fmt.Sprintf("refused server %q: %v", from.Name, reason))
+		}
 	}
 	if err := writeHello(conn, answer); err != nil || reason != nil {
 		return
@@ -241,6 +245,25 @@ func (t *Transport) serve(raw net.Conn) {
 				return
 			}
 		}
+	}
+}
+
+// warn logs a line, the same one at most once a minute: who is refused comes again soon.
+func (t *Transport) warn(line string) {
+	now := time.Now()
+	t.mu.Lock()
+	due := now.Sub(t.mu.warned[line]) > time.Minute
+	if due {
+		for old, at := range t.mu.warned { // order: each is judged alone
+			if now.Sub(at) > time.Minute {
+				delete(t.mu.warned, old)
+			}
+		}
+		t.mu.warned[line] = now
+	}
+	t.mu.Unlock()
+	if due {
+		t.opts.Logger.Warn(line)
 	}
 }
 

@@ -191,7 +191,7 @@ func (r *Replica) tick() {
 	r.ticks++
 	r.raft.Tick()
 	r.campaignFirst()
-	r.membersDue = !soleVoter(r.conf, r.cfg.ID)
+	r.membersDue = !soleVoter(r.conf, r.cfg.ID) || len(r.conf.GetLearners()) > 0
 	r.retryReads()
 	if r.ticks%electionTicks == 0 {
 		r.forgetOld()
