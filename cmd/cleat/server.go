@@ -9,8 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/broker"
+	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/jetstream"
 	"github.com/cleatkv/cleat/internal/monitor"
 	"github.com/cleatkv/cleat/internal/server"
 )
@@ -30,8 +33,13 @@ type node struct {
 	fatal   chan error    // a part cannot go on
 	left    chan struct{} // closed when lame duck mode has ended
 
+	operator atomic.Pointer[auth.Operator] // nil without operator mode
+
 	broker  *broker.Broker
 	front   *server.Server
+	streams *jetstream.Service // nil without JetStream
+	cluster *cluster.Cluster   // nil without JetStream
+	serving chan struct{}      // closed when streams are served, or the server stops before
 	monitor *monitor.Monitor
 	ports   ports
 
@@ -47,7 +55,7 @@ func serve(f *config.Flags, c *config.Config) error {
 	}
 	n := &node{
 		flags: f, log: log, start: time.Now(),
-		signals: make(chan os.Signal, 8), fatal: make(chan error, 1), left: make(chan struct{}),
+		serving: make(chan struct{}), signals: make(chan os.Signal, 8), fatal: make(chan error, 1), left: make(chan struct{}),
 	}
 	n.configure(c)
 	err = n.run(context.Background())
@@ -71,9 +79,12 @@ func (n *node) run(ctx context.Context) (err error) {
 	for _, step := range []func() error{
 		n.writePidFile,
 		n.makeFront,
+		n.makeStreams,
 		n.startMonitor, // First of all listeners: it tells how far the start has come.
 		n.startProfile,
-		n.startClients, // Last: whoever can connect shall find everything.
+		n.startStreams,
+		n.startWebSocket, // Late: whoever can connect shall find everything.
+		n.startClients,   // Stops first of all, for the clients that came by WebSocket too.
 		n.writePortsFile,
 	} {
 		if err := step(); err != nil {
@@ -114,11 +125,19 @@ func (n *node) makeFront() error {
 	if c.SystemAccount != "" {
 		n.broker.SetSystem(c.SystemAccount)
 	}
-	o, err := frontOptions(c, n.log.Logger)
+	op, err := newOperator(c.Operator)
 	if err != nil {
 		return err
 	}
+	o, err := frontOptions(c, op, n.log.Logger)
+	if err != nil {
+		return err
+	}
+	n.operator.Store(op)
 	if n.front, err = server.New(o, n.broker); err != nil {
+		return err
+	}
+	if err := n.broker.Share(sharing(c)); err != nil {
 		return err
 	}
 	n.banner(c)

@@ -50,13 +50,17 @@ func (n *node) startMonitor() error {
 // sources are what the monitor shows of this server.
 func (n *node) sources() monitor.Sources {
 	cfg := n.cfg.Load
-	return monitor.Sources{
+	src := monitor.Sources{
 		ServerID: n.front.ID(), ServerName: n.front.Name(), Start: n.start,
 		Config: cfg, Loaded: func() time.Time { return *n.loaded.Load() },
 		Clients:  clientFigures{n.front, cfg},
 		Accounts: accountFigures{n.broker, n.front, cfg},
 		Health:   nodeHealth{n},
 	}
+	if n.cluster != nil {
+		src.JetStream = streamFigures{n.cluster, n.streams, cfg}
+	}
+	return src
 }
 
 // startProfile opens the listener for Go profiles, if there shall be one.

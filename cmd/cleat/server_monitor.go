@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/broker"
 	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/internal/monitor"
@@ -40,7 +41,7 @@ func (f clientFigures) describe(list []server.ConnInfo) []monitor.Conn {
 	out := make([]monitor.Conn, 0, len(list))
 	for _, c := range list {
 		out = append(out, monitor.Conn{
-			ID: c.ID, Type: "nats", IP: c.IP, Port: c.Port, Start: c.Start, LastActivity: c.LastActivity,
+			ID: c.ID, Type: connType(c.Kind), IP: c.IP, Port: c.Port, Start: c.Start, LastActivity: c.LastActivity,
 			Stop: c.Stop, Reason: c.Reason, RTT: c.RTT, Pending: c.Pending,
 			InMsgs: c.InMsgs, InBytes: c.InBytes, OutMsgs: c.OutMsgs, OutBytes: c.OutBytes, Stalls: c.Stalls,
 			Name: c.Name, Lang: c.Lang, Version: c.Version, User: c.User, Account: c.Account,
@@ -49,6 +50,14 @@ func (f clientFigures) describe(list []server.ConnInfo) []monitor.Conn {
 		})
 	}
 	return out
+}
+
+// connType is a connection type as monitoring names it.
+func connType(kind string) string {
+	if kind == auth.WebSocket {
+		return "websocket"
+	}
+	return "nats"
 }
 
 // subs lists the subscriptions of an open connection.

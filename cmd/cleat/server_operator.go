@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 
+	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/config"
 )
@@ -24,8 +26,11 @@ const (
 	accountKept         = time.Minute
 )
 
-// newOperator makes the part of operator mode that finds account JWTs.
+// newOperator makes the part of operator mode that finds account JWTs; nil without operator mode.
 func newOperator(o *config.Operator) (*auth.Operator, error) {
+	if o == nil {
+		return nil, nil
+	}
 	find := func(string) string { return "" }
 	switch o.ResolverType {
 	case config.ResolverFull, config.ResolverCache:
@@ -50,6 +55,34 @@ func newOperator(o *config.Operator) (*auth.Operator, error) {
 			return find(account)
 		},
 	}, nil
+}
+
+// claimedLimits is what an account's JWT says of JetStream. An account with limits by number of
+// replicas has those of one replica, or else of three: the two are not told apart here.
+func claimedLimits(token string) (limits api.AccountLimits, ok bool) {
+	claims, err := jwt.DecodeAccountClaims(token)
+	if err != nil || !claims.Limits.IsJSEnabled() {
+		return limits, false
+	}
+	l := claims.Limits.JetStreamLimits
+	for _, tier := range []string{"R3", "R1"} {
+		if t, ok := claims.Limits.JetStreamTieredLimits[tier]; ok {
+			l = t
+		}
+	}
+	return api.AccountLimits{
+		MaxMemory: l.MemoryStorage, MaxStorage: l.DiskStorage, MaxStreams: int(l.Streams), MaxConsumers: int(l.Consumer),
+		MaxAckPending: int(l.MaxAckPending), MemoryMaxStreamBytes: orUnlimited(l.MemoryMaxStreamBytes),
+		StoreMaxStreamBytes: orUnlimited(l.DiskMaxStreamBytes), MaxBytesRequired: l.MaxBytesRequired,
+	}, true
+}
+
+// orUnlimited reads the fields of a JWT in which 0 stands for no limit.
+func orUnlimited(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 // readAccount reads an account's JWT from a directory as nsc and nats-server lay it out: one file

@@ -6,12 +6,13 @@ import (
 	"math"
 
 	"github.com/cleatkv/cleat/internal/auth"
+	"github.com/cleatkv/cleat/internal/broker"
 	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/internal/server"
 )
 
 // frontOptions translates a configuration into what the client front end needs.
-func frontOptions(c *config.Config, log *slog.Logger) (server.Options, error) {
+func frontOptions(c *config.Config, op *auth.Operator, log *slog.Logger) (server.Options, error) {
 	o := server.Options{
 		Name:      c.ServerName,
 		Version:   config.ProtocolVersion,
@@ -51,7 +52,7 @@ func frontOptions(c *config.Config, log *slog.Logger) (server.Options, error) {
 	if o.TLS, err = frontTLS(c); err != nil {
 		return o, err
 	}
-	o.Auth, err = authenticator(c)
+	o.Auth, err = authenticator(c, op)
 	return o, err
 }
 
@@ -78,12 +79,13 @@ func frontTLS(c *config.Config) (*server.TLS, error) {
 }
 
 // authenticator judges clients by the users of the configuration.
-func authenticator(c *config.Config) (*auth.Authenticator, error) {
+func authenticator(c *config.Config, op *auth.Operator) (*auth.Authenticator, error) {
 	o := auth.Options{
 		Token: c.Auth.Token, Username: c.Auth.User, Password: c.Auth.Password,
 		NoAuthUser: c.NoAuthUser,
 		TLSMap:     c.TLS != nil && c.TLS.VerifyAndMap,
 		Accounts:   make(map[string]auth.Limits),
+		Operator:   op,
 	}
 	for _, u := range c.AllUsers() {
 		if u.NKey != "" {
@@ -103,12 +105,6 @@ func authenticator(c *config.Config) (*auth.Authenticator, error) {
 			Connections:   bound(a.Limits.MaxConnections),
 			Subscriptions: bound(a.Limits.MaxSubscriptions),
 			Payload:       bound(a.Limits.MaxPayload),
-		}
-	}
-	if c.Operator != nil {
-		var err error
-		if o.Operator, err = newOperator(c.Operator); err != nil {
-			return nil, err
 		}
 	}
 	return auth.New(o)
@@ -140,4 +136,23 @@ func subjects(p *config.SubjectPermission) auth.Subjects {
 		s.Deny = append(s.Deny[:len(s.Deny):len(s.Deny)], ">")
 	}
 	return s
+}
+
+// sharing translates what accounts export and import.
+func sharing(c *config.Config) map[string]broker.Sharing {
+	all := make(map[string]broker.Sharing)
+	for _, a := range c.Accounts {
+		var s broker.Sharing
+		for _, e := range a.Exports {
+			s.Exports = append(s.Exports, broker.Export{
+				Service: e.Service, Subject: e.Subject, Accounts: e.Accounts,
+				Many: e.Service && e.ResponseType != "Singleton",
+			})
+		}
+		for _, i := range a.Imports {
+			s.Imports = append(s.Imports, broker.Import{Service: i.Service, Account: i.Account, Subject: i.Subject, To: i.To, Prefix: i.Prefix})
+		}
+		all[a.Name] = s
+	}
+	return all
 }

@@ -21,13 +21,21 @@ func (n *node) reload() error {
 	if err := unreloadable(n.cfg.Load(), next); err != nil {
 		return err
 	}
-	o, err := frontOptions(next, n.log.Logger)
+	op, err := newOperator(next.Operator)
 	if err != nil {
+		return err
+	}
+	o, err := frontOptions(next, op, n.log.Logger)
+	if err != nil {
+		return err
+	}
+	if err := n.broker.Share(sharing(next)); err != nil {
 		return err
 	}
 	if err := n.front.Reload(o); err != nil {
 		return err
 	}
+	n.operator.Store(op)
 	n.complain(next)
 	n.log.setLevel(next.Log)
 	n.configure(next)

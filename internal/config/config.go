@@ -291,15 +291,6 @@ type WebSocket struct {
 	AllowedOrigins   []string
 	Compression      bool
 	HandshakeTimeout time.Duration
-	PingInterval     time.Duration
-	NoAuthUser       string
-	User, Password   string
-	Token            string
-	AuthTimeout      time.Duration
-	JWTCookie        string
-	UserCookie       string
-	PassCookie       string
-	TokenCookie      string
 	Headers          map[string]string
 }
 

@@ -25,27 +25,11 @@ func (l *loader) websocket(v value) {
 		"allowed_origins allowed_origin allow_origins allow_origin origins origin": l.strs(&w.AllowedOrigins),
 		"handshake_timeout":            l.duration(&w.HandshakeTimeout),
 		"compress compression":         l.boolean(&w.Compression),
-		"authorization authentication": l.websocketAuth,
-		"jwt_cookie":                   l.str(&w.JWTCookie),
-		"user_cookie":                  l.str(&w.UserCookie),
-		"pass_cookie":                  l.str(&w.PassCookie),
-		"token_cookie":                 l.str(&w.TokenCookie),
-		"no_auth_user":                 l.str(&w.NoAuthUser),
 		"headers":                      l.strMap(&w.Headers),
-		"ping_interval":                l.duration(&w.PingInterval),
-	}, unknownField)
-}
-
-func (l *loader) websocketAuth(v value) {
-	if !l.isBlock(v, v.key) {
-		return
-	}
-	w := &l.cfg.WebSocket
-	l.block(v, fields{
-		"user username": l.str(&w.User),
-		"pass password": l.str(&w.Password),
-		"token":         l.str(&w.Token),
-		"timeout":       l.timeout(&w.AuthTimeout, "authorization"),
+		"authorization authentication": l.refuse("clients here are the same as on the main listener"),
+		"jwt_cookie user_cookie pass_cookie token_cookie": l.ignore("credentials are not taken from cookies"),
+		"no_auth_user":  l.ignore("the main one counts here too"),
+		"ping_interval": l.ignore("the main one counts here too"),
 	}, unknownField)
 }
 
@@ -68,17 +52,6 @@ func (c *Config) checkWebSocket() error {
 		case u.Host == "":
 			return fmt.Errorf("unable to parse allowed origin %q: host is required", o)
 		}
-	}
-	if err := c.checkNoAuthUser(w.NoAuthUser); err != nil {
-		return err
-	}
-	switch users := len(c.AllUsers()) > 0; {
-	case users && w.User != "":
-		return errors.New("websocket authentication username not compatible with presence of users/nkeys")
-	case users && w.Token != "":
-		return errors.New("websocket authentication token not compatible with presence of users/nkeys")
-	case w.JWTCookie != "" && c.Operator == nil:
-		return fmt.Errorf("trusted operators or trusted keys configuration is required for JWT authentication via cookie %q", w.JWTCookie)
 	}
 	for key := range w.Headers {
 		switch k := strings.ToLower(key); {

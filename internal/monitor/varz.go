@@ -113,10 +113,7 @@ type WebSocketVarz struct {
 	Host             string        `json:"host,omitempty"`
 	Port             int           `json:"port,omitempty"`
 	Advertise        string        `json:"advertise,omitempty"`
-	NoAuthUser       string        `json:"no_auth_user,omitempty"`
-	JWTCookie        string        `json:"jwt_cookie,omitempty"`
 	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
-	AuthTimeout      float64       `json:"auth_timeout,omitempty"`
 	NoTLS            bool          `json:"no_tls,omitempty"`
 	SameOrigin       bool          `json:"same_origin,omitempty"`
 	AllowedOrigins   []string      `json:"allowed_origins,omitempty"`
@@ -187,8 +184,8 @@ func (v *Varz) setConfig(c *config.Config) {
 	}
 	if w := &c.WebSocket; w.Port != 0 {
 		v.WebSocket = WebSocketVarz{
-			Host: w.Host, Port: w.Port, Advertise: w.Advertise, NoAuthUser: w.NoAuthUser, JWTCookie: w.JWTCookie,
-			HandshakeTimeout: w.HandshakeTimeout, AuthTimeout: w.AuthTimeout.Seconds(), NoTLS: w.NoTLS,
+			Host: w.Host, Port: w.Port, Advertise: w.Advertise,
+			HandshakeTimeout: w.HandshakeTimeout, NoTLS: w.NoTLS,
 			SameOrigin: w.SameOrigin, AllowedOrigins: w.AllowedOrigins, Compression: w.Compression,
 		}
 	}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strconv"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
+	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/jetstream"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// makeStreams makes what serves streams. Nothing is opened yet.
+func (n *node) makeStreams() error {
+	c := n.cfg.Load()
+	if !c.JetStream.Enabled {
+		return nil
+	}
+	dir, err := filepath.Abs(c.JetStream.StoreDir)
+	if err != nil {
+		return fmt.Errorf("store_dir: %w", err)
+	}
+	route, err := routeOptions(c)
+	if err != nil {
+		return err
+	}
+	n.streams = jetstream.New(jetstream.Options{
+		Broker: n.broker, Logger: n.log.Logger, Version: config.ProtocolVersion, Domain: c.JetStream.Domain,
+		Clustered: c.Cluster.Enabled(), Account: n.accountLimits,
+		Limits: jetstream.Limits{
+			DuplicateWindow: c.JetStream.Limits.DuplicateWindow,
+			MaxAckPending:   c.JetStream.Limits.MaxAckPending,
+			MaxRequestBatch: c.JetStream.Limits.MaxRequestBatch,
+			MaxConsumers:    c.JetStream.Limits.DefaultMaxConsumers,
+		},
+	})
+	n.cluster = cluster.New(cluster.Options{
+		FS: vfs.Default, Dir: dir, Name: n.front.Name(), Route: route, Hooks: n.streams, Logger: n.log.Logger,
+		OnFatal: func(err error) {
+			select {
+			case n.fatal <- err:
+			default: // The server is stopping for another reason already.
+			}
+		},
+	})
+	return nil
+}
+
+// startStreams opens what is stored and begins to serve it. A server that is to found a cluster or
+// to join one serves streams from the moment when it belongs to it; clients may connect before.
+func (n *node) startStreams() error {
+	if n.cluster == nil {
+		return nil
+	}
+	n.log.Info("Starting JetStream")
+	n.log.Info("  Store Directory: " + strconv.Quote(n.cfg.Load().JetStream.StoreDir))
+	if err := n.cluster.Start(); err != nil {
+		n.streams.Close()
+		return err
+	}
+	go n.serveStreams()
+	n.onStop(func() error {
+		err := n.cluster.Close()
+		<-n.serving
+		n.streams.Close()
+		return err
+	})
+	if !n.cluster.Clustered() {
+		<-n.serving
+	}
+	return nil
+}
+
+// serveStreams begins to serve once this server belongs to a cluster. onStop of startStreams waits
+// for it.
+func (n *node) serveStreams() {
+	defer close(n.serving)
+	select {
+	case <-n.cluster.Formed():
+		n.streams.Start(n.cluster)
+	case <-n.cluster.Done():
+	}
+}
+
+// accountLimits tells whether an account has JetStream, and within which limits.
+func (n *node) accountLimits(name string) (limits api.AccountLimits, ok bool) {
+	c := n.cfg.Load()
+	if op := n.operator.Load(); op != nil {
+		limits, ok = claimedLimits(op.Account(name))
+	} else if a := c.Account(name); a != nil && a.JetStream != nil {
+		j := a.JetStream
+		limits, ok = api.AccountLimits{
+			MaxMemory: j.MaxMemory, MaxStorage: j.MaxFile, MaxStreams: int(j.MaxStreams), MaxConsumers: int(j.MaxConsumers),
+			MaxAckPending: int(j.MaxAckPending), MemoryMaxStreamBytes: j.MemoryMaxStreamBytes,
+			StoreMaxStreamBytes: j.MaxStreamBytes, MaxBytesRequired: j.MaxBytesRequired,
+		}, true
+	}
+	// An account without a limit of its own has the server's.
+	if limits.MaxMemory < 0 {
+		limits.MaxMemory = c.JetStream.MaxMemory
+	}
+	if limits.MaxStorage < 0 {
+		limits.MaxStorage = c.JetStream.MaxFile
+	}
+	return limits, ok
+}
+
+// routeOptions says how to meet the other servers, nil for a server of its own.
+func routeOptions(c *config.Config) (*cluster.Route, error) {
+	if !c.Cluster.Enabled() {
+		return nil, nil
+	}
+	r := &cluster.Route{
+		Cluster: c.Cluster.Name, Listen: net.JoinHostPort(c.Cluster.Host, strconv.Itoa(c.Cluster.Port)),
+		Advertise: c.Cluster.Advertise, User: c.Cluster.User, Password: c.Cluster.Password, Tags: c.ServerTags,
+	}
+	for _, u := range c.Cluster.Routes {
+		r.Seeds = append(r.Seeds, routeAddress(u))
+	}
+	if c.Cluster.TLS != nil {
+		var err error
+		if r.TLS, err = peerTLS(c.Cluster.TLS); err != nil {
+			return nil, fmt.Errorf("cluster tls: %w", err)
+		}
+	}
+	return r, nil
+}
+
+func routeAddress(u *url.URL) string {
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "6222")
+	}
+	return u.Host
+}
+
+// peerTLS serves both directions: servers present their certificates to each other.
+func peerTLS(t *config.TLS) (*tls.Config, error) {
+	server, err := t.ServerConfig()
+	if err != nil {
+		return nil, err
+	}
+	client, err := t.ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	server.RootCAs, server.InsecureSkipVerify = client.RootCAs, client.InsecureSkipVerify
+	server.ClientCAs, server.ClientAuth = client.RootCAs, tls.RequireAndVerifyClientCert
+	return server, nil
+}
