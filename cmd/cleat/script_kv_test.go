@@ -40,8 +40,8 @@ func TestMain(m *testing.M) {
 //	follow until N                 wait until it wrote N lines, interrupt it, require exit code 130; file
 //	                               out as above
 //
-// The server is the one $CLEAT_TEST_SERVER names: "cleat", for `cleat server`, or a nats-server. One run
-// each way shows that the tool works against both, and that the two do not differ to it.
+// The server is `cleat server`, or the nats-server that $CLEAT_TEST_SERVER names. One run each way shows
+// that the tool works against both, and that the two do not differ to it.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -69,14 +69,6 @@ type scriptServer struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
 	port   int
-}
-
-// scriptServerName is the program that scripts start as their server.
-func scriptServerName() string {
-	if name := os.Getenv("CLEAT_TEST_SERVER"); name != "" {
-		return name
-	}
-	return "nats-server"
 }
 
 // scriptPorts are those given to servers: scripts run side by side, and a port that is free until its server
@@ -128,9 +120,9 @@ func (s *scriptServer) start(ts *testscript.TestScript, flags []string) (err err
 			return err
 		}
 	}
-	name, args := scriptServerName(), []string(nil)
-	if name == "cleat" {
-		args = append(args, "server")
+	name, args := "cleat", []string{"server"}
+	if other := os.Getenv("CLEAT_TEST_SERVER"); other != "" {
+		name, args = other, nil
 	}
 	args = append(args, "-a", "127.0.0.1", "-p", strconv.Itoa(s.port), "-sd", ts.MkAbs("store"), "-js")
 	s.cmd = exec.Command(name, append(args, flags...)...)
