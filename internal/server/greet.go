@@ -36,7 +36,7 @@ func (c *conn) greet() bool {
 	}
 	c.client.Send(&c.batch, string(wire.AppendInfoLine(nil, c.info(false))))
 	c.batch.Flush()
-	if t != nil && c.sock.tls == nil {
+	if t != nil && c.sock.tls.Load() == nil {
 		switch {
 		case c.tlsComes(0):
 			if !c.handshake() {
@@ -112,7 +112,7 @@ func (c *conn) handshake() bool {
 	}
 	c.sock.nc.SetDeadline(time.Time{})
 	c.sock.sealed.keep()
-	c.sock.tls = secure
+	c.sock.tls.Store(secure)
 	state := secure.ConnectionState()
 	c.mu.Lock()
 	c.mu.tls = &tlsFigures{version: tls.VersionName(state.Version), cipher: tls.CipherSuiteName(state.CipherSuite)}

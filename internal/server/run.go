@@ -128,8 +128,8 @@ func (c *conn) authenticate() bool {
 	}
 	r := &auth.Request{User: o.User, Pass: o.Pass, Token: o.Token, NKey: o.NKey, Sig: o.Sig, JWT: o.JWT,
 		Nonce: c.nonce, Remote: c.remote.Addr(), Type: c.kind}
-	if c.sock.tls != nil {
-		state := c.sock.tls.ConnectionState()
+	if secure := c.sock.tls.Load(); secure != nil {
+		state := secure.ConnectionState()
 		r.TLS = &state
 	}
 	id, err := a.Authenticate(r)

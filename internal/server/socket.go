@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -86,8 +87,8 @@ type socket struct {
 	raw syscall.RawConn // nil where sockets cannot be used directly.
 
 	// TLS encrypts into sealed, from which it is written like plain output. So encrypted output
-	// does not block either.
-	tls    *tls.Conn
+	// does not block either. It is set once, by the reader goroutine.
+	tls    atomic.Pointer[tls.Conn]
 	sealed sealed
 
 	// The results of the raw calls; their closures are made once, not per call. Reading belongs to
@@ -121,10 +122,11 @@ func newSocket(nc net.Conn) *socket {
 
 // fill reads something into the input, which shall have room for want bytes in all.
 func (s *socket) fill(in *input, want int) error {
-	if s.tls != nil || s.raw == nil {
+	secure := s.tls.Load()
+	if secure != nil || s.raw == nil {
 		from := s.nc
-		if s.tls != nil {
-			from = s.tls
+		if secure != nil {
+			from = secure
 		}
 		n, err := from.Read(in.space(want))
 		in.n += n
@@ -159,11 +161,12 @@ func (s *socket) offer(p []byte) (n int, clear bool, err error) {
 	if s.raw == nil {
 		return 0, false, nil
 	}
-	if s.tls == nil {
+	secure := s.tls.Load()
+	if secure == nil {
 		n, err = s.writeRaw(p)
 		return n, n == len(p), err
 	}
-	if n, err = s.tls.Write(p); err != nil {
+	if n, err = secure.Write(p); err != nil {
 		return n, false, err
 	}
 	clear, err = s.offerSealed()
@@ -200,9 +203,9 @@ func (s *socket) tryWrite(fd uintptr) (done bool) {
 
 // writeAll writes everything, waiting for the socket up to the deadline.
 func (s *socket) writeAll(p []byte, deadline time.Duration) error {
-	if s.tls != nil {
+	if secure := s.tls.Load(); secure != nil {
 		if len(p) > 0 {
-			if _, err := s.tls.Write(p); err != nil {
+			if _, err := secure.Write(p); err != nil {
 				return err
 			}
 		}
@@ -220,8 +223,8 @@ func (s *socket) writeAll(p []byte, deadline time.Duration) error {
 
 // finish tells the peer that nothing follows. Nothing else writes any more.
 func (s *socket) finish() {
-	if s.tls != nil {
-		s.tls.CloseWrite()
+	if secure := s.tls.Load(); secure != nil {
+		secure.CloseWrite()
 		s.offerSealed()
 	}
 	if half, ok := s.nc.(interface{ CloseWrite() error }); ok {
