@@ -15,6 +15,7 @@ import (
 	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/internal/jetstream"
 	"github.com/cleatkv/cleat/internal/monitor"
+	"github.com/cleatkv/cleat/internal/routes"
 	"github.com/cleatkv/cleat/internal/server"
 )
 
@@ -39,6 +40,7 @@ type node struct {
 	front   *server.Server
 	streams *jetstream.Service // nil without JetStream
 	cluster *cluster.Cluster   // nil without JetStream
+	routes  *routes.Routes     // nil on a single server
 	serving chan struct{}      // closed when streams are served, or the server stops before
 	monitor *monitor.Monitor
 	ports   ports
@@ -85,6 +87,7 @@ func (n *node) run(ctx context.Context) (err error) {
 		n.startStreams,
 		n.startWebSocket, // Late: whoever can connect shall find everything.
 		n.startClients,   // Stops first of all, for the clients that came by WebSocket too.
+		n.advertise,
 		n.writePortsFile,
 	} {
 		if err := step(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/internal/jetstream"
+	"github.com/cleatkv/cleat/internal/routes"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -48,6 +49,18 @@ func (n *node) makeStreams() error {
 			}
 		},
 	})
+	if route != nil {
+		n.routes = routes.New(n.broker, n.cluster)
+	}
+	return nil
+}
+
+// advertise tells the other servers where clients reach this one, and clients where the others are.
+func (n *node) advertise() error {
+	if n.routes == nil || n.cfg.Load().Cluster.NoAdvertise {
+		return nil
+	}
+	n.routes.Advertise(n.front.OwnURLs(), n.front.SetPeerURLs)
 	return nil
 }
 

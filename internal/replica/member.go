@@ -13,20 +13,33 @@ type Member struct {
 	ID      uint64
 	Match   uint64 // its log is known to equal ours up to here
 	Learner bool
-	Active  bool // heard of within the last election timeout
+	Active  bool // heard of lately
 	Snap    bool // it is being sent a snapshot
 }
+
+// activeTicks is how long a member counts as active after it was last heard of.
+const activeTicks = 5 * heartbeatTicks
 
 // listMembers asks Raft; only a leader has an answer.
 func (r *Replica) listMembers() []Member {
 	if r.lead != r.cfg.ID {
+		r.activeAt = nil
 		return nil
+	}
+	if r.activeAt == nil {
+		r.activeAt = make(map[uint64]uint64)
 	}
 	var all []Member
 	r.raft.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
+		// Raft clears RecentActive when it has looked whether there is a quorum, and sets it
+		// again with the next answer: a moment without says nothing.
+		if pr.RecentActive || id == r.cfg.ID {
+			r.activeAt[id] = r.ticks
+		}
+		at, heard := r.activeAt[id]
 		all = append(all, Member{
 			ID: id, Match: pr.Match, Learner: typ == raft.ProgressTypeLearner,
-			Active: pr.RecentActive || id == r.cfg.ID, Snap: pr.State == tracker.StateSnapshot,
+			Active: heard && r.ticks-at <= activeTicks, Snap: pr.State == tracker.StateSnapshot,
 		})
 	})
 	slices.SortFunc(all, func(a, b Member) int {

@@ -108,12 +108,13 @@ type Replica struct {
 	appends     int  // WAL writes submitted and not finished
 	held        bool // packs wait in intake for room
 	reads       readQueue
-	applies     []*pb.Message // MsgStorageApply of this turn
-	installing  bool          // a snapshot is on its way into the machine
-	behind      []*pb.Message // MsgStorageAppend that wait for it
-	commands    [][]byte      // scratch
-	membersDue  bool          // the list of members in status is a tick old
-	rush        bool          // campaign at the next tick
+	applies     []*pb.Message     // MsgStorageApply of this turn
+	installing  bool              // a snapshot is on its way into the machine
+	behind      []*pb.Message     // MsgStorageAppend that wait for it
+	commands    [][]byte          // scratch
+	membersDue  bool              // the list of members in status is a tick old
+	activeAt    map[uint64]uint64 // when a leader last heard of a member, in ticks
+	rush        bool              // campaign at the next tick
 }
 
 // Open starts a member on what the log and the machine hold. A group's first members are opened
