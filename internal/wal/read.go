@@ -1,8 +1,14 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 )
+
+// errMoved says that entries were written again at the head of the log, or replaced, while they were
+// being read from where they were.
+var errMoved = errors.New("wal: moved")
 
 // Entries appends the entries [lo, hi) to dst, as many as have payloads of maxBytes together and at
 // least one. Recent ones come from memory; older ones are read from disk and verified.
@@ -12,6 +18,7 @@ func (l *Log) Entries(dst []Entry, id GroupID, lo, hi, maxBytes uint64) ([]Entry
 		return dst, ErrUnavailable
 	}
 	left := budget{bytes: maxBytes, empty: true}
+	r := diskReader{l: l}
 	for lo < hi {
 		var piece run
 		var done bool
@@ -20,7 +27,13 @@ func (l *Log) Entries(dst []Entry, id GroupID, lo, hi, maxBytes uint64) ([]Entry
 		if err != nil || done {
 			return dst, err
 		}
-		if dst, lo, done, err = l.fromDisk(dst, g, &piece, lo, hi, &left); err != nil || done {
+		before := left
+		dst, lo, done, err = r.entries(dst, g, &piece, lo, hi, &left)
+		if errors.Is(err, errMoved) {
+			left = before
+			continue
+		}
+		if err != nil || done {
 			return dst, err
 		}
 	}
@@ -70,23 +83,23 @@ func (g *group) fromMemory(dst []Entry, lo, hi uint64, left *budget) (_ []Entry,
 	return dst, hi, run{}, true, nil
 }
 
-// fromDisk appends entries of one run.
-func (l *Log) fromDisk(dst []Entry, g *group, r *run, lo, hi uint64, left *budget) (_ []Entry, next uint64, done bool, err error) {
-	heads, err := l.readRange(r.at, r.headAt, r.headLen)
+// entries appends entries of one run on disk.
+func (d *diskReader) entries(dst []Entry, g *group, r *run, lo, hi uint64, left *budget) (_ []Entry, next uint64, done bool, err error) {
+	heads, err := d.read(r.at, r.headAt, r.headLen)
 	if err != nil {
-		return dst, lo, false, l.unreadable(g, r, lo, err)
+		return dst, lo, false, d.l.unreadable(g, r, lo, err)
 	}
 	// Which payloads, so that they are one read.
-	d := decoder{b: heads}
+	hs := decoder{b: heads}
 	list := make([]head, 0, r.count)
 	var from, to uint64
 	at := uint64(0)
 	hi = min(hi, r.last+1)
 	end := lo
 	for index := r.first; index < hi; index++ {
-		h := d.head()
-		if d.bad {
-			return dst, lo, false, l.fail(fmt.Errorf("heads of group %d: %w", g.id, ErrInconsistent))
+		h := hs.head()
+		if hs.bad {
+			return dst, lo, false, d.l.fail(fmt.Errorf("heads of group %d: %w", g.id, ErrInconsistent))
 		}
 		if index == lo {
 			from, to = at, at
@@ -103,15 +116,15 @@ func (l *Log) fromDisk(dst []Entry, g *group, r *run, lo, hi uint64, left *budge
 		to = at
 		end = index + 1
 	}
-	data, err := l.readRange(r.at, r.payloadAt+uint32(from), uint32(to-from))
+	data, err := d.read(r.at, r.payloadAt+uint32(from), uint32(to-from))
 	if err != nil {
-		return dst, lo, false, l.unreadable(g, r, lo, err)
+		return dst, lo, false, d.l.unreadable(g, r, lo, err)
 	}
 	for i, h := range list {
 		e := Entry{Index: lo + uint64(i), Term: r.term, Type: h.typ, Hash: h.hash, Data: data[:h.len:h.len]}
 		data = data[h.len:]
 		if HashData(e.Data) != h.hash {
-			return dst, lo, false, l.fail(fmt.Errorf("payload of log entry %d of group %d: %w", e.Index, g.id, ErrInconsistent))
+			return dst, lo, false, d.l.fail(fmt.Errorf("payload of log entry %d of group %d: %w", e.Index, g.id, ErrInconsistent))
 		}
 		dst = append(dst, e)
 	}
@@ -128,32 +141,74 @@ func (e *sectorError) Error() string {
 	return fmt.Sprintf("%s at offset %d: %s", segmentName(e.at.segment), e.at.offset(), e.reason)
 }
 
-// readRange reads bytes [at, at+n) of a batch.
-func (l *Log) readRange(batch place, at, n uint32) ([]byte, error) {
+// diskReader reads parts of batches for one call of Entries. Runs that follow each other lie close
+// together, so from the second read on it reads ahead.
+type diskReader struct {
+	l      *Log
+	s      *segment
+	first  uint32 // sector that buf starts with
+	buf    []byte
+	ahead  uint32
+	stamps []bool // sectors of buf that were checked
+}
+
+const readAhead = 128 // sectors
+
+// read returns bytes [at, at+n) of a batch.
+func (d *diskReader) read(batch place, at, n uint32) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	l.files.Lock()
-	s := l.files.open[batch.segment]
-	l.files.Unlock()
-	if s == nil {
-		return nil, &sectorError{batch, "segment is not there"}
-	}
-	first := at / sectorData
-	last := (at + n - 1) / sectorData
-	buf := make([]byte, (last-first+1)*sectorSize)
-	from := place{batch.segment, batch.sector + first}
-	if _, err := s.f.ReadAt(buf, from.offset()); err != nil {
-		return nil, &sectorError{from, err.Error()}
+	first, last := batch.sector+at/sectorData, batch.sector+(at+n-1)/sectorData
+	if err := d.fill(batch.segment, first, last); err != nil {
+		return nil, err
 	}
 	for i := first; i <= last; i++ {
-		sector := buf[(i-first)*sectorSize:][:sectorSize]
-		if st := s.stamp.check(sector, batch.sector+i); st != sectorBody && (st != sectorStart || i > 0) {
-			return nil, &sectorError{place{batch.segment, batch.sector + i}, "sector damaged"}
+		if d.stamps[i-d.first] {
+			continue
 		}
+		st := d.s.stamp.check(d.buf[(i-d.first)*sectorSize:][:sectorSize], i)
+		if st != sectorBody && (st != sectorStart || i > batch.sector) {
+			return nil, &sectorError{place{batch.segment, i}, "sector damaged"}
+		}
+		d.stamps[i-d.first] = true
 	}
-	lo := int(at - first*sectorData)
-	return gather(make([]byte, 0, n), buf, lo, lo+int(n)), nil
+	lo := int(at % sectorData)
+	return gather(make([]byte, 0, n), d.buf[(first-d.first)*sectorSize:], lo, lo+int(n)), nil
+}
+
+// fill makes sure that sectors first to last of a segment are in the buffer.
+func (d *diskReader) fill(number uint64, first, last uint32) error {
+	have := d.first + uint32(len(d.stamps))
+	if d.s != nil && d.s.number == number && d.first <= first && last < have {
+		return nil
+	}
+	d.l.files.Lock()
+	s := d.l.files.open[number]
+	d.l.files.Unlock()
+	if s == nil {
+		return &sectorError{place{number, first}, "segment is not there"}
+	}
+	need := last + 1 - first
+	n := min(max(need, d.ahead), s.end()-first)
+	d.s, d.first, d.ahead = s, first, readAhead
+	err := d.load(n)
+	if err != nil && n > need {
+		err = d.load(need) // What lies behind is nobody's concern now.
+	}
+	if err != nil {
+		d.s = nil
+		return &sectorError{place{number, first}, err.Error()}
+	}
+	return nil
+}
+
+// load reads n sectors into the buffer.
+func (d *diskReader) load(n uint32) error {
+	d.buf = slices.Grow(d.buf[:0], int(n)*sectorSize)[:int(n)*sectorSize]
+	d.stamps = append(d.stamps[:0], make([]bool, n)...)
+	_, err := d.s.f.ReadAt(d.buf, int64(d.first)*sectorSize)
+	return err
 }
 
 // unreadable makes the error for entries that could be read when the log was opened, or were
@@ -163,6 +218,9 @@ func (l *Log) unreadable(g *group, r *run, lo uint64, err error) error {
 	defer g.mu.Unlock()
 	if lo <= g.start.Index {
 		return ErrCompacted // Meanwhile; the segment may be gone.
+	}
+	if _, now := g.runOf(lo); now == nil || now.at != r.at {
+		return errMoved
 	}
 	d := &DamageError{Group: g.id, Reason: err.Error(), Lost: []LostRange{{First: lo, Last: r.last, Term: r.term}}}
 	if s, ok := err.(*sectorError); ok {

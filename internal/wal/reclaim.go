@@ -104,7 +104,7 @@ func (g *group) stateOp() op {
 // that is left of the log. Groups with much left stay where they are; it is for their owner to compact
 // them.
 func (l *Log) relocate(limit uint64) {
-	left := uint64(l.o.SegmentBytes / 8)
+	left := uint64(l.o.SegmentBytes / 4)
 	for _, g := range l.sorted() {
 		g.mu.Lock()
 		n := g.oldest(limit)

@@ -106,8 +106,9 @@ func (h *file) WriteAt(b []byte, at int64) (int, error) {
 		return 0, fail("write", h.path, syscall.EBADF)
 	}
 	if err != nil {
-		// As much as the seed says got through.
-		n := h.fs.mu.rand.IntN(len(b) + 1)
+		// As much as the seed says got through, in whole sectors.
+		end := (at + h.fs.mu.rand.Int64N(int64(len(b))+1)) / SectorSize * SectorSize
+		n := int(end - at)
 		if n > 0 && h.fs.hasRoom(h.n, at, int64(n)) {
 			h.fs.mu.used += int64(h.n.writeAt(b[:n], at, h.fs.mu.ops))
 			return n, err
