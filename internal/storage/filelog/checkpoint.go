@@ -147,10 +147,10 @@ func (c *checkpoint) abandon(x *indexFile) {
 }
 
 // saveIndex writes what changed in the index behind the file it is in, or all of it to a new one.
-// The new one is due when the changes have come to half the size of what they change.
+// The new one is due when the changes have come to a third of the size of what they change.
 func (c *checkpoint) saveIndex() (x *indexFile, err error) {
 	x = c.e.index
-	if x == nil || c.took.all || x.size-x.base > max(c.e.tuning.baseBytesMin, x.base/2) {
+	if x == nil || c.took.all || x.size-x.base > max(c.e.tuning.baseBytesMin, x.base/3) {
 		return c.saveBase()
 	}
 	x.end = x.size // Overwrites what an earlier checkpoint did not finish.
@@ -168,10 +168,7 @@ func (c *checkpoint) saveBase() (*indexFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = c.v.EncodeRows(0, x.emit); err == nil {
-		err = c.v.EncodeAux(x.emit)
-	}
-	if err == nil {
+	if err = c.v.EncodeBase(x.emit); err == nil {
 		x.base = x.end
 		err = x.sync()
 	}

@@ -97,9 +97,8 @@ func (x *indexFile) sync() error {
 	return nil
 }
 
-// readIndexFile reads the first size bytes of an index file into idx. Without one it only checks
-// the file.
-func readIndexFile(d *dir, number uint32, size int64, idx *index.Index) error {
+// readIndexFile reads the first size bytes of an index file. Without a loader it only checks them.
+func readIndexFile(d *dir, number uint32, size int64, l *index.Loader) error {
 	path := d.path(indexName(number))
 	f, err := d.fs.Open(path)
 	if isNotExist(err) {
@@ -119,10 +118,10 @@ func readIndexFile(d *dir, number uint32, size int64, idx *index.Index) error {
 		if err != nil {
 			return err
 		}
-		if idx == nil {
+		if l == nil {
 			continue
 		}
-		if err := idx.Decode(kind, payload); err != nil {
+		if err := l.Frame(kind, payload); err != nil {
 			return &storage.CorruptError{Path: path, Offset: r.start, Detail: err.Error()}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/storage/index"
 )
 
 // open brings the engine to the state of its last checkpoint, or makes a new one.
@@ -113,10 +114,10 @@ func (b *block) checkHeader() error {
 func (e *Engine) loadIndex(m *manifest) error {
 	v := e.View()
 	path := e.dir.path(manifestName)
-	idx := v.Index.Clone()
+	l := index.NewLoader()
 	if m.index != 0 {
 		path = e.dir.path(indexName(m.index))
-		if err := readIndexFile(e.dir, m.index, m.indexLen, idx); err != nil {
+		if err := readIndexFile(e.dir, m.index, m.indexLen, l); err != nil {
 			return err
 		}
 		x := &indexFile{dir: e.dir, number: m.index, size: m.indexLen, end: m.indexLen, base: m.baseLen}
@@ -125,13 +126,13 @@ func (e *Engine) loadIndex(m *manifest) error {
 		}
 		e.index = x
 	}
+	idx, uses := l.Index()
 	idx.SetLast(m.lastSeq, m.lastTime)
 	idx.SetApplied(m.applied)
 	if st := idx.State(); st.Msgs != m.msgs || st.Bytes != m.bytes {
 		return &storage.CorruptError{Path: path, Detail: fmt.Sprintf("%d messages of %d bytes, where the manifest says %d of %d",
 			st.Msgs, st.Bytes, m.msgs, m.bytes)}
 	}
-	uses := idx.Uses()
 	for _, b := range v.blocks {
 		if uses[b.number] != b.live {
 			return &storage.CorruptError{Path: path, Detail: fmt.Sprintf("%d bytes live in block %d, where the manifest says %d",

@@ -3,13 +3,12 @@ package index
 import (
 	"encoding/binary"
 	"errors"
-	"math"
 )
 
 // The encoding below is what an engine on disk keeps of an index: frames, each a kind and a
-// payload, that Decode applies to an empty index one after another. Engines frame and checksum
-// them. A base is all rows and records; a delta to it is the sequences removed and moved since,
-// the rows added, and the records changed.
+// payload, that a Loader takes one after another. Engines frame and checksum them. A base is the
+// leaves of both trees as they are, see pages.go, and all auxiliary records; a delta to it is the
+// sequences removed and moved since, the rows added, and the records changed.
 //
 //	rows 1:    repeated: seq uv (delta) | time uv (delta) | expires sv (0, -1, or delta to time, +1) |
 //	           size uv | block uv | offset uv | len uv | shared uv | rest uv ...
@@ -26,6 +25,9 @@ const (
 	FrameMoved   = 3
 	FrameSet     = 4
 	FrameDeleted = 5
+
+	FrameSeqs     = 6
+	FrameSubjects = 7
 )
 
 const frameBytes = 256 << 10 // frames are cut at this size
@@ -163,8 +165,8 @@ func (x *Index) EncodeMoved(seqs []uint64, emit Emit) error {
 	return f.err
 }
 
-// EncodeAux emits all auxiliary records.
-func (x *Index) EncodeAux(emit Emit) error {
+// encodeAux emits all auxiliary records.
+func (x *Index) encodeAux(emit Emit) error {
 	f := framer{kind: FrameSet, emit: emit}
 	x.AuxRange("", func(key string, value []byte) bool {
 		f.full()
@@ -197,9 +199,8 @@ func (x *Index) EncodeAuxKeys(keys []string, emit Emit) error {
 
 var errFrame = errors.New("an index frame does not decode")
 
-// Decode applies one frame. The last sequence and time are not in the frames; the engine sets
-// them, with the position, when all are applied. An error leaves the index in pieces.
-func (x *Index) Decode(kind byte, payload []byte) error {
+// decode applies one frame of a delta.
+func (x *Index) decode(kind byte, payload []byte) error {
 	d := reader{b: payload}
 	var apply func(*reader) error
 	switch kind {
@@ -292,8 +293,12 @@ func (d *reader) varint() int64 {
 }
 
 func (d *reader) bytes() []byte {
-	n := d.uvarint()
-	if n > math.MaxInt32 || n > uint64(len(d.b)) {
+	return d.take(d.uvarint())
+}
+
+// take returns the next n bytes.
+func (d *reader) take(n uint64) []byte {
+	if n > uint64(len(d.b)) {
 		d.bad, d.b = true, nil
 		return nil
 	}
@@ -305,14 +310,4 @@ func (d *reader) bytes() []byte {
 func (d *reader) loc() Loc {
 	l := Loc{Block: uint32(d.uvarint()), Offset: uint32(d.uvarint()), Len: uint32(d.uvarint())}
 	return l
-}
-
-// Uses returns the number of live bytes in each block.
-func (x *Index) Uses() map[uint32]int64 {
-	uses := make(map[uint32]int64)
-	x.Ascend(0, func(e *Entry) bool {
-		uses[e.Loc.Block] += int64(e.Loc.Len)
-		return true
-	})
-	return uses
 }

@@ -44,7 +44,8 @@ type Index struct {
 	lastTime int64
 	applied  storage.Applied
 
-	key []byte // scratch memory for changes
+	ownExpiry, ownAux bool   // whether that tree was cloned: most changes touch neither
+	key               []byte // scratch memory for changes
 }
 
 // owners numbers the indexes that may change nodes; a number says no more than "mine or not".
@@ -69,8 +70,7 @@ func (x *Index) Clone() *Index {
 	c.seqs = x.seqs.clone(owner)
 	c.subjects = x.subjects.clone(owner)
 	c.subjects.hint = &hint{}
-	c.expiry = x.expiry.clone()
-	c.aux = x.aux.clone()
+	c.ownExpiry, c.ownAux = false, false
 	c.key = nil
 	return &c
 }
@@ -92,7 +92,7 @@ func (x *Index) Append(e Entry) error {
 	x.subjects.add(e.Subject, e.Seq, &x.seqs)
 	x.seqs.append(&e)
 	if e.Expires > 0 {
-		x.expiry.set(expiry{at: e.Expires, seq: e.Seq})
+		x.expiring().set(expiry{at: e.Expires, seq: e.Seq})
 	}
 	x.bytes += e.Size
 	x.lastSeq = e.Seq
@@ -112,7 +112,7 @@ func (x *Index) Remove(seq uint64) (Entry, bool) {
 	x.subjects.drop(bytesAsString(x.key), seq, &x.seqs) // It looks for the subject at seq.
 	x.seqs.remove(seq)
 	if e.Expires > 0 {
-		x.expiry.delete(expiry{at: e.Expires, seq: seq})
+		x.expiring().delete(expiry{at: e.Expires, seq: seq})
 	}
 	x.bytes -= e.Size
 	return e, true
@@ -145,10 +145,25 @@ func (x *Index) SetApplied(at storage.Applied) { x.applied = at }
 func (x *Index) Applied() storage.Applied { return x.applied }
 
 // SetAux stores an auxiliary record. The caller does not change value afterwards.
-func (x *Index) SetAux(key string, value []byte) { x.aux.set(key, value) }
+func (x *Index) SetAux(key string, value []byte) { x.auxiliary().set(key, value) }
 
 // DeleteAux removes an auxiliary record.
-func (x *Index) DeleteAux(key string) { x.aux.delete(key) }
+func (x *Index) DeleteAux(key string) { x.auxiliary().delete(key) }
+
+// expiring and auxiliary return the trees for changes.
+func (x *Index) expiring() expiryTree {
+	if !x.ownExpiry {
+		x.expiry, x.ownExpiry = x.expiry.clone(), true
+	}
+	return x.expiry
+}
+
+func (x *Index) auxiliary() auxTree {
+	if !x.ownAux {
+		x.aux, x.ownAux = x.aux.clone(), true
+	}
+	return x.aux
+}
 
 // State implements storage.Reader.
 func (x *Index) State() storage.State {

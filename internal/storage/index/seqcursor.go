@@ -17,7 +17,7 @@ type step struct {
 }
 
 // maxHeight bounds the inner levels of a tree. Any two neighbours have more than fanoutJoin
-// children between them, or at least fanoutMin each: 8^16 leaves do not fit anywhere.
+// children between them, or at least fanoutMin each: 5^16 leaves do not fit anywhere.
 const maxHeight = 16
 
 func (t *seqTree) cursor() *seqCursor {

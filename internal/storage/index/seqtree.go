@@ -24,9 +24,9 @@ type seqInner struct {
 }
 
 const (
-	fanout     = 32 // children of an inner node at most
-	fanoutMin  = 8  // a node with fewer joins a neighbour if they come to fanoutJoin
-	fanoutJoin = 24
+	fanout     = 16 // children of an inner node at most
+	fanoutMin  = 5  // a node with fewer joins a neighbour if they come to fanoutJoin
+	fanoutJoin = 12
 )
 
 func newSeqTree(owner uint64) seqTree {
