@@ -38,13 +38,14 @@ const policy = `
 	# The front end.
 	wire, auth < broker;
 	broker, cluster < jetstream;
+	broker, cluster < routes;
 	config, jetstream < server < monitor;
 	kv, monitor < console;
 
 	# Tools.
 	wal, stream, ENGINES < inspect;
 	kv, config < cli;
-	console, inspect, cli < cmd/cleat;
+	console, inspect, cli, routes < cmd/cleat;
 `
 
 var groups = map[string][]string{
