@@ -125,19 +125,28 @@ func readSegmentHeader(f vfs.File) (h segmentHeader, version uint32, ok bool) {
 // read judges the segments from number first on; first is 0 if the log begins with the first file.
 func (l *Log) read(numbers []uint64, first uint64) (*judge, error) {
 	j := newJudge()
-	if len(numbers) > 0 {
-		if first == 0 {
-			first = numbers[0]
+	next := first
+	for _, n := range numbers {
+		if n < first {
+			continue
 		}
-		for n := first; n <= numbers[len(numbers)-1]; n++ {
-			if err := l.scan(j, n); err != nil {
+		// Of a long stretch of missing segments, the first ones stand for all.
+		for missing := 0; next > 0 && next < n && missing < missingMax; missing++ {
+			if err := l.scan(j, next); err != nil {
 				return nil, err
 			}
+			next++
 		}
+		if err := l.scan(j, n); err != nil {
+			return nil, err
+		}
+		next = n + 1
 	}
 	j.finish()
 	return j, nil
 }
+
+const missingMax = 1000
 
 // scan reads one segment into the judge.
 func (l *Log) scan(j *judge, number uint64) error {

@@ -80,7 +80,7 @@ func indexName(number uint64) string { return fmt.Sprintf("%012d%s", number, ind
 // parseName returns the number in the name of a segment or an index file.
 func parseName(name, suffix string) (number uint64, ok bool) {
 	digits, ok := strings.CutSuffix(name, suffix)
-	if !ok || len(digits) != 12 {
+	if !ok || len(digits) < 12 || len(digits) > 19 {
 		return 0, false
 	}
 	for _, c := range []byte(digits) {
