@@ -29,6 +29,7 @@ type Flags struct {
 	// before the file is read.
 	overrides  []func(*Config)
 	monitorSet bool
+	routesSet  bool
 	tls        tlsFlags
 	auth       authFlags
 }
@@ -137,7 +138,7 @@ func (f *Flags) declareLog(fs *flag.FlagSet) {
 }
 
 func (f *Flags) declareCluster(fs *flag.FlagSet) {
-	override(f, fs, routeList, func(c *Config, r []*url.URL) { c.Cluster.Routes = r }, "routes")
+	override(f, fs, routeList, func(c *Config, r []*url.URL) { c.Cluster.Routes, f.routesSet = r, len(r) > 0 }, "routes")
 	override(f, fs, clusterListen, func(c *Config, l clusterAddress) {
 		c.Cluster.Host, c.Cluster.Port = l.host, l.port
 		c.Cluster.User, c.Cluster.Password = l.user, l.password
@@ -250,7 +251,7 @@ func (f *Flags) apply(l *loader) error {
 	for _, o := range f.overrides {
 		o(c)
 	}
-	if len(c.Cluster.Routes) > 0 && !c.Cluster.Enabled() && c.Cluster.Host == "" {
+	if f.routesSet && !c.Cluster.Enabled() && c.Cluster.Host == "" {
 		return errors.New("solicited routes require cluster capabilities, e.g. --cluster")
 	}
 	if a := f.auth; a.user != "" {
