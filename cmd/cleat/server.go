@@ -188,6 +188,9 @@ func (n *node) startClients() error {
 	n.onStop(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
+		if n.streams != nil {
+			n.streams.Drain()
+		}
 		if err := n.front.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}

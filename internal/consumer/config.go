@@ -45,6 +45,15 @@ func Normalize(cfg *api.ConsumerConfig, stream *api.StreamConfig) {
 	if len(cfg.BackOff) > 0 {
 		cfg.AckWait = cfg.BackOff[0]
 	}
+	if cfg.AckPolicy == api.AckFlowControl {
+		cfg.FlowControl = true
+		if cfg.IdleHeartbeat == 0 {
+			cfg.IdleHeartbeat = time.Second
+		}
+		if cfg.MaxAckPending == 0 {
+			cfg.MaxAckPending = maxAckPendingDefault
+		}
+	}
 	if tracked := cfg.AckPolicy == api.AckAll || cfg.AckPolicy == api.AckExplicit; tracked {
 		if cfg.AckWait == 0 {
 			cfg.AckWait = ackWaitDefault

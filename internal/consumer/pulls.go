@@ -256,10 +256,21 @@ func (c *Consumer) endNoWait(t *Turn) {
 	}
 }
 
-// EndPulls ends all waiting requests: the consumer is deleted, or leads no more.
-func (c *Consumer) EndPulls(t *Turn, status string) {
+// Why all waiting requests end at once.
+const (
+	EndDeleted  = "409 Consumer Deleted"
+	EndLeader   = "409 Leadership Change"
+	EndShutdown = "409 Server Shutdown"
+)
+
+// EndPulls ends all waiting requests.
+func (c *Consumer) EndPulls(t *Turn, why string) {
 	for _, w := range c.pulls.list {
-		t.status(w.Reply, status, nil)
+		if why == EndShutdown {
+			t.status(w.Reply, why, w)
+		} else {
+			t.status(w.Reply, why, nil)
+		}
 	}
 	c.pulls.list = nil
 }

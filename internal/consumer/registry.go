@@ -55,10 +55,12 @@ func (g *Registry) Acks(e *Entry) *Acks {
 }
 
 // Create is the command that creates or updates a consumer. Config is checked, with its defaults
-// and its name filled in.
+// and its name filled in. With Fresh nobody who could be asked knew of such a consumer when the
+// command was proposed; should there be one by now that differs, whoever made it was first.
 type Create struct {
 	Config api.ConsumerConfig `json:"config"`
 	Action api.ConsumerAction `json:"action,omitempty"`
+	Fresh  bool               `json:"fresh,omitempty"`
 }
 
 // Gone is the command that deletes a consumer. With Created it concerns that one only and not a
@@ -131,6 +133,9 @@ func (g *Registry) Create(tx storage.Tx, body []byte, stream *api.StreamConfig, 
 	}
 	if exists && SameConfig(&old.Config, &cmd.Config) {
 		return old, nil
+	}
+	if exists && cmd.Fresh {
+		return nil, api.ErrConsumerNameInUse
 	}
 	if err := g.checkWorkQueue(&cmd.Config, stream); err != nil {
 		return nil, err

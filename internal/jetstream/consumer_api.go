@@ -117,7 +117,7 @@ func (c *call) consumerDelete() {
 		return
 	}
 	gone := func() {
-		f.set.remove(f, "409 Consumer Deleted")
+		f.set.remove(f, consumer.EndDeleted)
 		f.set.adviseAction(f.name, "DELETED", "delete")
 		c.success()
 	}

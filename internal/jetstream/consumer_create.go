@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/consumer"
 	"github.com/cleatkv/cleat/internal/storage"
 	"github.com/cleatkv/cleat/internal/stream"
@@ -49,15 +50,14 @@ func (c *call) createConsumer(tokens []string, durable bool) {
 		return
 	}
 	c.read(set.st, func(*stream.Stream) {
+		set.await(q.Config.Name)
+		defer set.answered(q.Config.Name)
 		info, err := set.createLocal(&q, c.limits.MaxConsumers)
 		if err != nil {
 			c.refuse(err)
 			return
 		}
 		c.consumerCreated(info)
-		if f := set.get(info.Name); f != nil {
-			f.wake() // After the answer, so that it is the first thing the client hears.
-		}
 	})
 }
 
@@ -76,10 +76,14 @@ func (c *call) completeConsumer(set *consumerSet, q *api.ConsumerCreateRequest) 
 			return err
 		}
 	}
+	asked := q.Config.MaxAckPending
 	consumer.Normalize(&q.Config, cfg)
 	limits := consumer.Limits{MaxAckPending: c.limits.MaxAckPending, MaxRequestBatch: c.svc.opts.Limits.MaxRequestBatch}
 	if l := c.svc.opts.Limits.MaxAckPending; l > 0 && (limits.MaxAckPending <= 0 || l < limits.MaxAckPending) {
 		limits.MaxAckPending = l
+	}
+	if l := limits.MaxAckPending; asked == 0 && l > 0 && q.Config.MaxAckPending > l {
+		q.Config.MaxAckPending = l // The default gives way to a limit.
 	}
 	if err := consumer.Check(&q.Config, cfg, limits); err != nil {
 		return err
@@ -90,11 +94,13 @@ func (c *call) completeConsumer(set *consumerSet, q *api.ConsumerCreateRequest) 
 	return nil
 }
 
-// replicated tells whether a consumer's state goes through the stream's log: durable ones, and all
-// where an acknowledgement removes the message.
+// replicated tells whether a consumer's state goes through the stream's log: durable ones, those
+// that have acknowledgements to remember unless they ask for memory, and all where an
+// acknowledgement removes the message. A watcher is none of these.
 func replicated(cfg *api.ConsumerConfig, set *consumerSet) bool {
 	stream := set.machine.Config()
-	return cfg.Durable != "" || stream != nil && stream.Retention != api.LimitsRetention
+	return cfg.Durable != "" || cfg.AckPolicy != api.AckNone && !cfg.MemoryStorage ||
+		stream != nil && stream.Retention != api.LimitsRetention
 }
 
 // checkCreateSubject holds the names and the filter in the subject against the body.
@@ -168,6 +174,9 @@ func (s *consumerSet) createLocal(q *api.ConsumerCreateRequest, most int) (*api.
 		info = m.Info(now)
 		return m
 	}) {
+		if s.get(cfg.Name) == nil {
+			return nil, api.ErrUnavailable // The stream, or the server, is about to go.
+		}
 		return nil, api.ErrConsumerNameInUse
 	}
 	s.adviseAction(f.name, "CREATED", "create")
@@ -228,17 +237,33 @@ func (c *call) createLogged(set *consumerSet, q *api.ConsumerCreateRequest) {
 		c.refuse(api.ErrMaximumConsumers)
 		return
 	}
-	c.propose(set.st, createCommand(&consumer.Create{Config: q.Config, Action: q.Action}), func(*stream.Result) {
-		c.later(func() {
-			set.follow()
-			f := set.get(q.Config.Name)
-			if f == nil {
-				return // Leadership moved on; the client will ask again.
-			}
-			if !existed {
-				set.adviseAction(f.name, "CREATED", "create")
-			}
-			c.consumerCreated(f.info())
+	command := createCommand(&consumer.Create{Config: q.Config, Action: q.Action, Fresh: !existed})
+	set.await(q.Config.Name)
+	set.st.Propose(command, cluster.WaiterFunc(func(result any, err error) {
+		c.svc.sched.do(func(*worker) {
+			defer set.answered(q.Config.Name)
+			c.loggedCreated(set, q.Config.Name, existed, result, err)
 		})
-	})
+	}))
+}
+
+// loggedCreated answers once the log has decided.
+func (c *call) loggedCreated(set *consumerSet, name string, existed bool, result any, err error) {
+	if err != nil {
+		c.failed(err)
+		return
+	}
+	if r := result.(*stream.Result); r.Err != nil {
+		c.refuse(r.Err)
+		return
+	}
+	set.follow()
+	f := set.get(name)
+	if f == nil {
+		return // Leadership moved on; the client will ask again.
+	}
+	if !existed {
+		set.adviseAction(name, "CREATED", "create")
+	}
+	c.consumerCreated(f.info())
 }

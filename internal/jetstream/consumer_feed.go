@@ -28,6 +28,7 @@ type feed struct {
 	mu      sync.Mutex
 	machine *consumer.Consumer
 	closed  bool
+	held    bool // nothing is delivered before its creation is answered
 	journal journal
 	subs    []*broker.Sub
 	flowSub *broker.Sub
@@ -78,6 +79,14 @@ func (f *feed) Replaced(r storage.Reader) {
 	f.machine.Recount(r)
 	f.mu.Unlock()
 	f.set.wakeLater(f)
+}
+
+// release ends the time in which the feed is held.
+func (f *feed) release() {
+	f.mu.Lock()
+	f.held = false
+	f.mu.Unlock()
+	f.wake()
 }
 
 func (f *feed) wake() { f.set.sched.wake(f) }
@@ -131,7 +140,7 @@ type did struct {
 func (f *feed) act(t *consumer.Turn) (d did) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	if f.closed || f.held {
 		return d
 	}
 	d.more = f.machine.Run(t)
@@ -240,12 +249,12 @@ func (f *feed) subscribe() {
 	var subs []*broker.Sub
 	var unwatch func()
 	if cfg.DeliverSubject == "" {
-		subs = append(subs, a.Subscribe("$JS.API.CONSUMER.MSG.NEXT."+own, "", f.onNext))
+		subs = append(subs, a.SubscribeWide("$JS.API.CONSUMER.MSG.NEXT."+own, "", f.onNext))
 	} else {
 		unwatch = a.WatchInterest(cfg.DeliverSubject, cfg.DeliverGroup, func(bool) { f.wake() })
 	}
 	if cfg.AckPolicy != api.AckNone {
-		subs = append(subs, a.Subscribe("$JS.ACK."+own+".>", "", f.onAck))
+		subs = append(subs, a.SubscribeWide("$JS.ACK."+own+".>", "", f.onAck))
 	}
 	f.mu.Lock()
 	old, oldWatch := f.subs, f.unwatch
@@ -274,7 +283,7 @@ func both(a, b func()) func() {
 
 // listenForFlow subscribes to the answers to flow control requests. Most watchers never send one.
 func (f *feed) listenForFlow() {
-	sub := f.set.account.Subscribe("$JS.FC."+f.set.st.Name()+"."+f.name+".*", "", f.onFlow)
+	sub := f.set.account.SubscribeWide("$JS.FC."+f.set.st.Name()+"."+f.name+".*", "", f.onFlow)
 	f.mu.Lock()
 	closed := f.closed
 	f.flowSub = sub
@@ -352,5 +361,9 @@ func (f *feed) end(out *broker.Batch, status string) {
 func (f *feed) info() *api.ConsumerInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.machine.Info(time.Now().UnixNano())
+	i := f.machine.Info(time.Now().UnixNano())
+	if cfg := &i.Config; cfg.DeliverSubject != "" {
+		i.PushBound = f.set.interest(cfg.DeliverSubject, cfg.DeliverGroup) // Fresher than what the last turn saw.
+	}
+	return i
 }

@@ -25,9 +25,10 @@ type consumerSet struct {
 	account  *broker.Account
 	interest func(subject, queue string) bool
 
-	mu     sync.Mutex
-	feeds  map[string]*feed
-	closed bool
+	mu      sync.Mutex
+	feeds   map[string]*feed
+	awaited map[string]int // names whose creation is under way and will be answered
+	closed  bool
 
 	following sync.Mutex    // held while feeds are made to agree with the registry
 	followed  atomic.Uint64 // version of the registry they agree with
@@ -50,7 +51,7 @@ func newConsumerSet(h *hosted) part {
 	s := &consumerSet{
 		svc: h.svc, sched: h.svc.sched, st: h.stream, machine: h.stream.Machine(),
 		account: h.account, interest: h.account.Interest,
-		feeds: make(map[string]*feed),
+		feeds: make(map[string]*feed), awaited: make(map[string]int),
 	}
 	if s.machine != nil {
 		s.followSoon()
@@ -58,12 +59,31 @@ func newConsumerSet(h *hosted) part {
 	return s
 }
 
+// Drain tells those who wait for messages that the server goes. It is for the time before their
+// connections are closed; nothing is delivered to consumers afterwards.
+func (s *Service) Drain() {
+	s.mu.RLock()
+	var sets []*consumerSet
+	for cs := range s.hosted {
+		sets = append(sets, s.hosted[cs].set())
+	}
+	s.mu.RUnlock()
+	for _, set := range sets {
+		if set != nil {
+			set.end(consumer.EndShutdown)
+		}
+	}
+}
+
 // setOf returns the consumers of a stream, nil if it has no replica here.
 func (s *Service) setOf(st *cluster.Stream) *consumerSet {
-	h := s.of(st)
-	if h == nil {
-		return nil
+	if h := s.of(st); h != nil {
+		return h.set()
 	}
+	return nil
+}
+
+func (h *hosted) set() *consumerSet {
 	for _, p := range h.parts {
 		if set, ok := p.(*consumerSet); ok && set.machine != nil {
 			return set
@@ -81,11 +101,10 @@ func (s *consumerSet) leaderChanged() {
 	}
 }
 
-func (s *consumerSet) stop() {
-	status := "409 Consumer Deleted"
-	if s.svc.closing() {
-		status = "409 Server Shutdown"
-	}
+func (s *consumerSet) stop() { s.end(consumer.EndDeleted) }
+
+// end removes all feeds for good.
+func (s *consumerSet) end(status string) {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -166,7 +185,32 @@ func (s *consumerSet) enter(f *feed) bool {
 		return false
 	}
 	s.feeds[f.name] = f
+	f.mu.Lock()
+	f.held = s.awaited[f.name] > 0
+	f.mu.Unlock()
 	return true
+}
+
+// await has the feed of that name, should it come to be, deliver nothing until answered was called
+// as often, so that the answer to its creation is the first thing the client hears.
+func (s *consumerSet) await(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.awaited[name]++
+}
+
+func (s *consumerSet) answered(name string) {
+	s.mu.Lock()
+	s.awaited[name]--
+	done := s.awaited[name] == 0
+	if done {
+		delete(s.awaited, name)
+	}
+	f := s.feeds[name]
+	s.mu.Unlock()
+	if done && f != nil {
+		f.release()
+	}
 }
 
 // remove takes a feed out and ends it.
@@ -224,9 +268,9 @@ func (s *consumerSet) follow() {
 		switch {
 		case !f.logged:
 		case e == nil && leads || e != nil && e.Created != f.created:
-			s.remove(f, "409 Consumer Deleted")
+			s.remove(f, consumer.EndDeleted)
 		case e == nil:
-			s.remove(f, "409 Leadership Change")
+			s.remove(f, consumer.EndLeader)
 		default:
 			f.update(&e.Config)
 			f.propose()
@@ -239,7 +283,7 @@ func (s *consumerSet) follow() {
 
 // restart forgets what a feed has done since the log last heard of it, and goes on from there.
 func (s *consumerSet) restart(f *feed) {
-	if s.remove(f, "409 Leadership Change") {
+	if s.remove(f, consumer.EndLeader) {
 		s.followSoon()
 	}
 }

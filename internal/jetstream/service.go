@@ -216,13 +216,6 @@ func (s *Service) of(cs *cluster.Stream) *hosted {
 	return s.hosted[cs]
 }
 
-// closing tells whether Close was called.
-func (s *Service) closing() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.closed
-}
-
 func (h *hosted) updated() {
 	for _, p := range h.parts {
 		p.updated()
