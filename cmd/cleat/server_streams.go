@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/cluster"
@@ -83,11 +84,24 @@ func (n *node) startStreams() error {
 		n.streams.Close()
 		return err
 	})
-	if !n.cluster.Clustered() {
-		<-n.serving
+	// Whoever can connect shall find streams. Only a cluster that cannot form yet, because servers
+	// are missing, leaves clients with plain messages.
+	var late <-chan time.Time
+	if n.cluster.Clustered() {
+		late = time.After(formTimeout)
+	}
+	select {
+	case <-n.serving:
+	case <-late:
+		n.log.Warn("The cluster has not formed yet; clients may connect, streams are not served")
+	case err := <-n.fatal:
+		return err
 	}
 	return nil
 }
+
+// formTimeout is how long clients are kept waiting for a cluster to form.
+const formTimeout = 5 * time.Second
 
 // serveStreams begins to serve once this server belongs to a cluster. onStop of startStreams waits
 // for it.
