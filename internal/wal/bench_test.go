@@ -122,6 +122,32 @@ func BenchmarkWALOpen(b *testing.B) {
 	}
 }
 
+// BenchmarkFloor is what the disk takes for one sector: a write and a sync, nothing else.
+func BenchmarkFloor(b *testing.B) {
+	f, err := vfs.Default.OpenReadWrite(b.TempDir()+"/x", "test")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := f.WriteAt(make([]byte, 16<<20), 0); err != nil {
+		b.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, sectorSize)
+	before := cpu(b)
+	b.ResetTimer()
+	for i := range b.N {
+		if _, err := f.WriteAt(data, int64(i)%32768*sectorSize); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.SyncData(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-ns/op")
+}
+
 // BenchmarkStamp is the cost of the sector stamps.
 func BenchmarkStamp(b *testing.B) {
 	buf := make([]byte, 1<<20)

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"slices"
 	"sort"
 	"sync"
 
@@ -31,8 +32,10 @@ type group struct {
 	// pins is set while the group is counted in Log.pins.
 	pins bool
 
-	// doubt is set if it is unknown what the group lost; entries known as lost are runs.
-	doubt *DamageError
+	// damaged is set if doubt is, or some run is lost. doubt is set if it is unknown what the
+	// group lost.
+	damaged bool
+	doubt   *DamageError
 
 	// version counts the updates.
 	version uint64
@@ -92,7 +95,10 @@ func (l *Log) apply(g *group, u *Update, ops []op) []op {
 	defer g.mu.Unlock()
 	defer l.unpinned(g)
 	g.version++
-	g.checkDamaged(u)
+	if g.damaged {
+		g.checkDamaged(u)
+		defer g.checkRepaired()
+	}
 	if u.Remove {
 		g.removed = true
 		g.runs, g.tail, g.doubt = nil, nil, nil
@@ -137,7 +143,9 @@ func (l *Log) apply(g *group, u *Update, ops []op) []op {
 func (g *group) push(entries []Entry) *run {
 	for i := range entries {
 		e := &entries[i]
-		invariant.Assert(e.Index == g.last+1, "group %d: entry %d follows %d", g.id, e.Index, g.last)
+		if e.Index != g.last+1 {
+			invariant.Assert(false, "group %d: entry %d follows %d", g.id, e.Index, g.last)
+		}
 		if e.Hash == 0 {
 			e.Hash = HashData(e.Data)
 		}
@@ -151,10 +159,13 @@ func (g *group) push(entries []Entry) *run {
 
 // replaceFrom drops the entries from index on.
 func (g *group) replaceFrom(index uint64) {
-	invariant.Assert(index > g.start.Index, "group %d: entry %d is compacted, the log starts behind %d", g.id, index, g.start.Index)
-	invariant.Assert(index <= g.last+1, "group %d: entry %d leaves a gap behind %d", g.id, index, g.last)
-	if index > g.last {
+	switch {
+	case index == g.last+1:
 		return
+	case index <= g.start.Index:
+		invariant.Assert(false, "group %d: entry %d is compacted, the log starts behind %d", g.id, index, g.start.Index)
+	case index > g.last:
+		invariant.Assert(false, "group %d: entry %d leaves a gap behind %d", g.id, index, g.last)
 	}
 	cached := g.last + 1 - uint64(len(g.tail))
 	if index <= cached {
@@ -175,9 +186,13 @@ func (g *group) replaceFrom(index uint64) {
 
 // compact moves the start of the log up to p.
 func (g *group) compact(p Position) {
-	invariant.Assert(p.Index <= g.last, "group %d: compaction to %d behind the last entry %d", g.id, p.Index, g.last)
+	if p.Index > g.last {
+		invariant.Assert(false, "group %d: compaction to %d behind the last entry %d", g.id, p.Index, g.last)
+	}
 	if term := g.termLocked(p.Index); term != 0 {
-		invariant.Assert(p.Term == 0 || p.Term == term, "group %d: entry %d has term %d, not %d", g.id, p.Index, term, p.Term)
+		if p.Term != 0 && p.Term != term {
+			invariant.Assert(false, "group %d: entry %d has term %d, not %d", g.id, p.Index, term, p.Term)
+		}
 		p.Term = term
 	}
 	cached := g.last + 1 - uint64(len(g.tail))
@@ -263,8 +278,16 @@ func (g *group) state() State {
 	return State{Hard: g.hard, First: g.start.Index + 1, Last: g.last, Snapshot: g.start, Damage: g.damage()}
 }
 
+// checkRepaired notes that nothing lost is left.
+func (g *group) checkRepaired() {
+	g.damaged = g.doubt != nil || slices.ContainsFunc(g.runs, func(r *run) bool { return r.lost != nil })
+}
+
 // damage describes what the group lost, nil if nothing.
 func (g *group) damage() *DamageError {
+	if !g.damaged {
+		return nil
+	}
 	var d *DamageError
 	if g.doubt != nil {
 		c := *g.doubt

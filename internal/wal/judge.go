@@ -532,6 +532,7 @@ func (g *group) complete() {
 		next = r.last + 1
 	}
 	g.loseTo(next, g.last)
+	g.checkRepaired()
 }
 
 // loseTo appends a run of lost entries of which nothing is known.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/cleatkv/cleat/internal/invariant"
 )
 
 // errMoved says that entries were written again at the head of the log, or replaced, while they were
@@ -69,7 +71,8 @@ func (g *group) fromMemory(dst []Entry, lo, hi uint64, left *budget) (_ []Entry,
 	first := g.last + 1 - uint64(len(g.tail))
 	if lo < first {
 		_, r := g.runOf(lo)
-		if r == nil || r.lost != nil {
+		invariant.Assert(r != nil, "group %d: no run has entry %d", g.id, lo)
+		if r.lost != nil {
 			return dst, lo, run{}, false, g.damage()
 		}
 		return dst, lo, *r, false, nil
