@@ -95,9 +95,9 @@ type Engine struct {
 	// change is held from Begin to Commit or Discard, and by Compact and InstallSnapshot while
 	// they publish. It guards what follows.
 	change sync.Mutex
-	live   map[uint32]uint32 // bytes in use, for each chunk of the view
-	fill   uint32            // bytes used in the newest chunk, live or not
-	number uint32            // of the newest chunk
+	live   map[uint32]int64 // bytes in use, for each chunk of the view
+	fill   uint32           // bytes used in the newest chunk, live or not
+	number uint32           // of the newest chunk
 }
 
 var _ storage.Engine = (*Engine)(nil)
@@ -110,7 +110,7 @@ type view struct {
 
 // New returns an empty engine.
 func New() *Engine {
-	e := &Engine{live: make(map[uint32]uint32), onClose: func() {}}
+	e := &Engine{live: make(map[uint32]int64), onClose: func() {}}
 	e.Publish(&view{Index: index.New()})
 	e.durable.Store(&storage.Applied{})
 	return e

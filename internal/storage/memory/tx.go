@@ -15,10 +15,16 @@ type tx struct {
 	e       *Engine
 	fill    uint32
 	number  uint32
-	fresh   map[uint32]uint32 // bytes added to chunks, live ones
-	gone    map[uint32]uint32 // bytes removed from chunks
+	uses    []use
 	written int64
 	done    bool
+}
+
+// use is a number of bytes of a chunk that became live or, negative, dead; 0 for a chunk that may be
+// dropped.
+type use struct {
+	chunk uint32
+	n     int64
 }
 
 var _ storage.Tx = (*tx)(nil)
@@ -34,8 +40,6 @@ func (e *Engine) begin() *tx {
 		e:      e,
 		fill:   e.fill,
 		number: e.number,
-		fresh:  make(map[uint32]uint32),
-		gone:   make(map[uint32]uint32),
 	}
 }
 
@@ -62,6 +66,9 @@ func (t *tx) Append(m storage.Message) error {
 func (t *tx) room(n int) index.Loc {
 	if len(t.chunks) == 0 || int(t.fill)+n > len(t.newest().buf) {
 		size := chunkBytesMin << min(len(t.chunks), 16)
+		if len(t.chunks) > 0 {
+			t.uses = append(t.uses, use{t.number, 0}) // If it is empty, it is no longer needed.
+		}
 		t.number++
 		t.fill = 0
 		c := &chunk{number: t.number, buf: make([]byte, max(n, min(size, chunkBytesMax)))}
@@ -75,7 +82,7 @@ func (t *tx) newest() *chunk { return t.chunks[len(t.chunks)-1] }
 
 func (t *tx) take(loc index.Loc) {
 	t.fill += loc.Len
-	t.fresh[loc.Block] += loc.Len
+	t.uses = append(t.uses, use{loc.Block, int64(loc.Len)})
 	t.written += int64(loc.Len)
 }
 
@@ -83,7 +90,7 @@ func (t *tx) take(loc index.Loc) {
 func (t *tx) Remove(seq uint64) (bool, error) {
 	en, ok := t.Index.Remove(seq)
 	if ok {
-		t.gone[en.Loc.Block] += en.Loc.Len
+		t.uses = append(t.uses, use{en.Loc.Block, -int64(en.Loc.Len)})
 	}
 	return ok, nil
 }
@@ -106,11 +113,8 @@ func (t *tx) DeleteAux(key string) { t.Index.DeleteAux(key) }
 // Commit implements storage.Tx.
 func (t *tx) Commit(at storage.Applied) error {
 	e := t.e
-	for number, n := range t.fresh {
-		e.live[number] += n
-	}
-	for number, n := range t.gone {
-		e.live[number] -= n
+	for _, u := range t.uses {
+		e.live[u.chunk] += u.n
 	}
 	e.fill, e.number = t.fill, t.number
 	at.Conf = bytes.Clone(at.Conf)
@@ -127,8 +131,8 @@ func (t *tx) Commit(at storage.Applied) error {
 // dropEmpty lets go of the chunks in which nothing is live any more.
 func (t *tx) dropEmpty() {
 	emptied := false
-	for number := range t.gone { // order: whether any is empty
-		emptied = emptied || t.e.live[number] == 0 && number != t.number
+	for _, u := range t.uses {
+		emptied = emptied || u.n <= 0 && u.chunk != t.number && t.e.live[u.chunk] == 0
 	}
 	if !emptied {
 		return
@@ -166,7 +170,9 @@ func (e *Engine) Compact() (more bool, err error) {
 		return false, nil
 	}
 	c := t.chunk(sparse[0])
-	for at := uint32(0); at < uint32(len(c.buf)) && e.live[c.number] > t.gone[c.number]; {
+	left := e.live[c.number]
+	t.uses = append(t.uses, use{c.number, 0})
+	for at := uint32(0); left > 0; {
 		r, n := nextRecord(c.buf[at:])
 		from := index.Loc{Block: c.number, Offset: at, Len: uint32(n)}
 		at += uint32(n)
@@ -178,7 +184,8 @@ func (e *Engine) Compact() (more bool, err error) {
 		copy(t.chunk(to.Block).bytes(to), c.bytes(from))
 		t.take(to)
 		t.Move(r.seq, from, to)
-		t.gone[from.Block] += from.Len
+		t.uses = append(t.uses, use{from.Block, -int64(n)})
+		left -= int64(n)
 	}
 	dirty := e.dirty.Load()
 	if err := t.Commit(t.Applied()); err != nil {
