@@ -182,6 +182,9 @@ func (s *Stream) healthy() error {
 
 // quorum tells whether a leader has heard of a majority of the voters lately.
 func quorum(st *replica.Status) bool {
+	if len(st.Members) == 0 {
+		return true // Elected a moment ago, by a quorum.
+	}
 	active := 0
 	for _, v := range st.Conf.GetVoters() {
 		if v == st.Leader || slices.ContainsFunc(st.Members, func(m replica.Member) bool { return m.ID == v && m.Active }) {
