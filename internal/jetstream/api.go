@@ -67,7 +67,6 @@ func (a *account) subscribe() {
 
 // dispatch runs on the publisher's goroutine.
 func (a *account) dispatch(r *route, m *broker.Msg) {
-	a.total.Add(1)
 	c := &call{
 		svc: a.svc, account: a, route: r,
 		tokens: strings.Split(strings.TrimPrefix(m.Subject, apiPrefix), "."),
@@ -121,8 +120,9 @@ func (a *account) alias(prefix string, m *broker.Msg) {
 	}
 }
 
-// respond sends a reply.
+// respond sends a reply. A call counts when it is answered.
 func (c *call) respond(body any) {
+	c.account.total.Add(1)
 	if c.reply == "" {
 		return
 	}

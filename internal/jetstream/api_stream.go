@@ -103,6 +103,9 @@ func (c *call) configured(cs *cluster.Stream, created bool, err error) {
 		c.failed(err)
 		return
 	}
+	if h := c.svc.of(cs); h != nil {
+		h.updated() // Who hears of the stream shall find it.
+	}
 	c.later(func() {
 		info := c.describe(cs)
 		c.respond(&api.StreamCreateResponse{Header: c.header(), StreamInfo: info, DidCreate: created})

@@ -68,10 +68,10 @@ type Service struct {
 var _ cluster.Hooks = (*Service)(nil)
 
 // part is one side of serving a stream: taking publishes, answering direct gets, running
-// consumers. updated and stop are called on the goroutine that reconciles, the others on the one
-// that owns the stream's replica; none may block.
+// consumers. updated and stop are called by one goroutine at a time, leaderChanged and applied on
+// the one that owns the stream's replica; none may block.
 type part interface {
-	updated()       // the configuration may have changed; called once at the start, too
+	updated()       // the configuration may have changed; called when there is one first, too
 	leaderChanged() // the local replica may have begun or ceased to lead
 	applied()       // something was applied
 	stop()          // the stream is no longer served here
@@ -83,6 +83,12 @@ type hosted struct {
 	stream  *cluster.Stream
 	account *broker.Account
 	parts   []part
+
+	ready atomic.Bool // the parts were told of a configuration
+	mu    struct {
+		sync.Mutex // held while the parts are updated or stopped
+		stopped    bool
+	}
 }
 
 // New makes the service. Its workers run until Close.
@@ -200,10 +206,15 @@ func (s *Service) LeaderChanged(cs *cluster.Stream) {
 
 // Applied tells the parts that something was applied.
 func (s *Service) Applied(cs *cluster.Stream) {
-	if h := s.of(cs); h != nil {
-		for _, p := range h.parts {
-			p.applied()
-		}
+	h := s.of(cs)
+	if h == nil {
+		return
+	}
+	if !h.ready.Load() {
+		h.updated()
+	}
+	for _, p := range h.parts {
+		p.applied()
 	}
 }
 
@@ -216,13 +227,25 @@ func (s *Service) of(cs *cluster.Stream) *hosted {
 	return s.hosted[cs]
 }
 
+// updated tells the parts of a configuration. A stream that was created but does not have its first
+// one yet would refuse every publish, so nobody shall find it before.
 func (h *hosted) updated() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.stream.Machine()
+	if h.mu.stopped || m != nil && m.ConfigRevision() == 0 {
+		return
+	}
+	h.ready.Store(true)
 	for _, p := range h.parts {
 		p.updated()
 	}
 }
 
 func (h *hosted) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.stopped = true
 	for _, p := range h.parts {
 		p.stop()
 	}
