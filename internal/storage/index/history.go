@@ -102,7 +102,7 @@ func (h *history) last() uint64 { return h.floor(1<<64 - 1) }
 func (h *history) ascend(from uint64, fn func(uint64) bool) {
 	if h.tree != nil {
 		c := h.tree.cursor()
-		for ok := c.seek(from); ok && fn(c.seq()); ok = c.next() {
+		for ok := c.Seek(from); ok && fn(c.Seq()); ok = c.Next() {
 		}
 		return
 	}
@@ -118,8 +118,8 @@ func (h *history) ascend(from uint64, fn func(uint64) bool) {
 func (h *history) floor(upTo uint64) uint64 {
 	if h.tree != nil {
 		c := h.tree.cursor()
-		c.seekBack(upTo)
-		return c.seq()
+		c.SeekBack(upTo)
+		return c.Seq()
 	}
 	found := uint64(0)
 	var buf [historyPacked]uint64

@@ -189,7 +189,7 @@ func (x *Index) Get(seq uint64) (Entry, bool) { return x.seqs.get(seq) }
 // not keep e or its subject.
 func (x *Index) Ascend(from uint64, fn func(e *Entry) bool) {
 	c := x.seqs.cursor()
-	for ok := c.seek(from); ok; ok = c.next() {
+	for ok := c.Seek(from); ok; ok = c.Next() {
 		if e := c.entry(); !fn(&e) {
 			return
 		}

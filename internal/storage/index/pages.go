@@ -157,7 +157,7 @@ func (l *Loader) Index() (*Index, map[uint32]int64) {
 	l.build()
 	uses := make(map[uint32]int64)
 	c := l.x.seqs.cursor()
-	for ok := c.seek(0); ok; ok = c.next() {
+	for ok := c.Seek(0); ok; ok = c.Next() {
 		stored := c.leaf.get(c.row, colLen)
 		uses[unpackLoc(c.leaf.get(c.row, colLoc), stored).Block] += int64(stored)
 	}

@@ -26,8 +26,8 @@ func (t *seqTree) cursor() *seqCursor {
 	return c
 }
 
-// seek moves to the first entry at or above seq.
-func (c *seqCursor) seek(seq uint64) bool {
+// Seek moves to the first entry at or above seq.
+func (c *seqCursor) Seek(seq uint64) bool {
 	if !c.descend(seq) {
 		return false
 	}
@@ -35,23 +35,23 @@ func (c *seqCursor) seek(seq uint64) bool {
 	if c.row == c.leaf.len() {
 		c.row--
 		c.text = c.leaf.textAt(c.row)
-		return c.next()
+		return c.Next()
 	}
 	c.text = c.leaf.textAt(c.row)
 	return true
 }
 
-// seekBack moves to the last entry at or below seq.
-func (c *seqCursor) seekBack(seq uint64) bool {
+// SeekBack moves to the last entry at or below seq.
+func (c *seqCursor) SeekBack(seq uint64) bool {
 	if !c.descend(seq) {
 		return false
 	}
 	c.row = c.leaf.search(colSeq, seq)
-	if c.row < c.leaf.len() && c.seq() == seq {
+	if c.row < c.leaf.len() && c.Seq() == seq {
 		c.text = c.leaf.textAt(c.row)
 		return true
 	}
-	return c.prev()
+	return c.Prev()
 }
 
 // descend finds the leaf that has seq, if any has.
@@ -74,7 +74,7 @@ func (c *seqCursor) descend(seq uint64) bool {
 	}
 }
 
-func (c *seqCursor) next() bool {
+func (c *seqCursor) Next() bool {
 	if c.row+1 < c.leaf.len() {
 		c.text += int(c.leaf.get(c.row, colText))
 		c.row++
@@ -88,7 +88,7 @@ func (c *seqCursor) next() bool {
 	return true
 }
 
-func (c *seqCursor) prev() bool {
+func (c *seqCursor) Prev() bool {
 	if c.row == 0 {
 		if !c.turn(-1) {
 			return false
@@ -124,10 +124,10 @@ func (c *seqCursor) turn(by int) bool {
 	return false
 }
 
-func (c *seqCursor) seq() uint64 { return c.leaf.get(c.row, colSeq) }
+func (c *seqCursor) Seq() uint64 { return c.leaf.get(c.row, colSeq) }
 
-// subject is the subject of the entry; it is good until the cursor moves.
-func (c *seqCursor) subject() string {
+// Subject is the subject of the entry; it is good until the cursor moves.
+func (c *seqCursor) Subject() string {
 	prefix, rest := c.leaf.subjectAt(c.row, c.text)
 	c.buf = append(append(c.buf[:0], prefix...), rest...)
 	return bytesAsString(c.buf)
@@ -136,6 +136,6 @@ func (c *seqCursor) subject() string {
 // entry is the entry, its subject good until the cursor moves.
 func (c *seqCursor) entry() Entry {
 	e := c.leaf.entry(c.row)
-	e.Subject = c.subject()
+	e.Subject = c.Subject()
 	return e
 }

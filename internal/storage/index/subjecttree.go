@@ -417,8 +417,8 @@ func (t *subjectTree) cursor(seqs *seqTree) *subjectCursor {
 	return c
 }
 
-// seek moves to the first subject that is not below key.
-func (c *subjectCursor) seek(key string) bool {
+// Seek moves to the first subject that is not below key.
+func (c *subjectCursor) Seek(key string) bool {
 	c.depth = 0
 	n := c.path[0].n
 	if n.n == 0 {
@@ -437,13 +437,13 @@ func (c *subjectCursor) seek(key string) bool {
 	c.row, _ = c.leaf.find(key, c.seqs)
 	if c.row == c.leaf.len() {
 		c.row--
-		return c.next()
+		return c.Next()
 	}
 	c.load()
 	return true
 }
 
-func (c *subjectCursor) next() bool {
+func (c *subjectCursor) Next() bool {
 	c.row++
 	if c.row == c.leaf.len() && !c.turn() {
 		return false
@@ -475,7 +475,7 @@ func (c *subjectCursor) load() {
 	c.buf = c.seqs.appendSubject(c.buf[:0], c.leaf.get(c.row, colLast))
 }
 
-// key is the current subject; it is good until the cursor moves.
-func (c *subjectCursor) key() string { return bytesAsString(c.buf) }
+// Key is the current subject; it is good until the cursor moves.
+func (c *subjectCursor) Key() string { return bytesAsString(c.buf) }
 
-func (c *subjectCursor) state() storage.SubjectState { return c.leaf.state(c.row) }
+func (c *subjectCursor) State() storage.SubjectState { return c.leaf.state(c.row) }

@@ -1,9 +1,12 @@
-package index
+// Package search answers the questions of storage.Reader that concern wildcards, for any engine that
+// has its messages in order of sequence and its subjects in order of bytes. It reaches both through
+// cursors, and jumps: what does not match costs next to nothing.
+package search
 
 import "strings"
 
-// filter is a subject with wildcards, prepared for walking an ordered set of subjects.
-type filter struct {
+// Filter is a subject with wildcards, prepared for walking an ordered set of subjects.
+type Filter struct {
 	text   string
 	tokens []string
 	prefix string // literal bytes that every match starts with
@@ -11,8 +14,9 @@ type filter struct {
 	full   bool   // ends in ">"
 }
 
-func newFilter(text string) filter {
-	f := filter{text: text, tokens: strings.Split(text, ".")}
+// NewFilter prepares a filter.
+func NewFilter(text string) Filter {
+	f := Filter{text: text, tokens: strings.Split(text, ".")}
 	f.full = f.tokens[len(f.tokens)-1] == ">"
 	for f.lit < len(f.tokens) && !wild(f.tokens[f.lit]) {
 		f.lit++
@@ -26,18 +30,20 @@ func newFilter(text string) filter {
 
 func wild(token string) bool { return token == "*" || token == ">" }
 
-// literal tells that the filter matches one subject only: itself.
-func (f *filter) literal() bool { return f.lit == len(f.tokens) }
+// Literal tells that the filter matches one subject only: itself.
+func (f *Filter) Literal() bool { return f.lit == len(f.tokens) }
 
-// everything tells that the filter matches all subjects.
-func (f *filter) everything() bool { return f.text == ">" }
+// Subtree tells that the filter matches exactly the subjects that begin with its prefix, and go on:
+// those from its prefix up to, and without, to.
+func (f *Filter) Subtree() (prefix, to string, ok bool) {
+	if !f.full || f.lit != len(f.tokens)-1 || f.lit == 0 {
+		return "", "", false
+	}
+	return f.prefix, f.prefix[:len(f.prefix)-1] + "/", true
+}
 
-// subtree tells that the filter matches exactly the subjects that start with its prefix and go on
-// after it.
-func (f *filter) subtree() bool { return f.full && f.lit == len(f.tokens)-1 }
-
-// match tells whether the subject matches.
-func (f *filter) match(subject string) bool {
+// Match tells whether the subject matches.
+func (f *Filter) Match(subject string) bool {
 	ok, _, _ := f.step(subject)
 	return ok
 }
@@ -46,7 +52,7 @@ func (f *filter) match(subject string) bool {
 // no subject from this one up to there matches; more is false if there is none at all from here
 // on. Jumping to seek is what makes a wildcard in the middle cost what it matches: the subjects
 // between are never visited.
-func (f *filter) step(subject string) (ok bool, seek string, more bool) {
+func (f *Filter) step(subject string) (ok bool, seek string, more bool) {
 	if !strings.HasPrefix(subject, f.prefix) {
 		return false, f.prefix, subject < f.prefix
 	}
@@ -77,7 +83,7 @@ func (f *filter) step(subject string) (ok bool, seek string, more bool) {
 // short continues step where the subject ends before token i of the filter. Under a literal token
 // the matches are below the subject; a token that a wildcard took may also grow by bytes that sort
 // before the dot: "a-.b" is between "a" and "a.b".
-func (f *filter) short(i int, subject string) (bool, string, bool) {
+func (f *Filter) short(i int, subject string) (bool, string, bool) {
 	if wild(f.tokens[i-1]) {
 		return false, subject + "\x00", true
 	}
@@ -85,7 +91,7 @@ func (f *filter) short(i int, subject string) (bool, string, bool) {
 }
 
 // mismatch continues step where the literal token i of the filter is not the one of the subject.
-func (f *filter) mismatch(i int, subject string, at int) (bool, string, bool) {
+func (f *Filter) mismatch(i int, subject string, at int) (bool, string, bool) {
 	if to := subject[:at] + f.least(i); to > subject {
 		return false, to, true
 	}
@@ -96,7 +102,7 @@ func (f *filter) mismatch(i int, subject string, at int) (bool, string, bool) {
 }
 
 // least is the smallest possible continuation of a match from token i on.
-func (f *filter) least(i int) string {
+func (f *Filter) least(i int) string {
 	n := i
 	for n < len(f.tokens) && !wild(f.tokens[n]) {
 		n++
@@ -109,6 +115,6 @@ func (f *filter) least(i int) string {
 }
 
 // past goes on behind all subjects that start with head, which ends in a dot.
-func (f *filter) past(head string) (bool, string, bool) {
+func (f *Filter) past(head string) (bool, string, bool) {
 	return false, head[:len(head)-1] + "/", true // '/' is the byte after '.'
 }
