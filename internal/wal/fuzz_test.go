@@ -20,6 +20,7 @@ func FuzzWALOpen(f *testing.F) {
 	f.Add([]byte{1, 3, 4, 255, 1, 3, 28, 1})
 	f.Add([]byte{33, 4, 36, 9, 40, 3, 0, 0})
 	f.Add([]byte{1, 5, 4, 0})
+	f.Add([]byte("0700A700")) // Both segments lost; an index file is left.
 	w := writeLog(f, mixedUpdates()[:18]...)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		fs := w.fs.CrashClone(simfs.Everything, 1)
@@ -34,7 +35,7 @@ func FuzzWALOpen(f *testing.F) {
 			}
 			return
 		}
-		if !forged {
+		if !forged && !w.looksTorn(fs) {
 			w.verify(t, l)
 		}
 		for _, g := range l.Groups() {
@@ -54,6 +55,26 @@ func FuzzWALOpen(f *testing.F) {
 			t.Fatalf("opened once, then: %v", err)
 		}
 	})
+}
+
+// looksTorn tells whether a sector of the last batch is zeros: nothing can tell a drive that dropped an
+// acknowledged write at the very end from a power cut before the acknowledgement.
+func (w *written) looksTorn(fs *simfs.FS) bool {
+	last := w.batches[len(w.batches)-1]
+	f, err := fs.Open(path(last.segment))
+	if err != nil {
+		return false
+	}
+	b := make([]byte, int(last.sectors)*sectorSize)
+	if _, err := f.ReadAt(b, last.offset()); err != nil {
+		return false
+	}
+	for ; len(b) > 0; b = b[sectorSize:] {
+		if isZero(b[:sectorSize]) {
+			return true
+		}
+	}
+	return false
 }
 
 // fuzzChange does one change. Kinds 3 to 5 stamp the sector again, as no disk does.

@@ -48,8 +48,8 @@ type judge struct {
 	applied uint64 // sequence of the last batch that is in groups
 	gaps    []gap  // batches of which nothing is known
 
-	firstSegment uint64
-	durable      place // what some header says is durable
+	firstSegment uint64 // where the log begins, 1 if nothing else is known
+	durable      place  // what some header says is durable
 
 	// To seal segments that a crash left unsealed.
 	footer   footerBuilder
@@ -89,10 +89,11 @@ type tail struct {
 
 func newJudge() *judge {
 	return &judge{
-		groups:  make(map[GroupID]*group),
-		hurt:    make(map[uint64]bool),
-		sealed:  make(map[uint64]bool),
-		footers: make(map[uint64]*item),
+		firstSegment: 1,
+		groups:       make(map[GroupID]*group),
+		hurt:         make(map[uint64]bool),
+		sealed:       make(map[uint64]bool),
+		footers:      make(map[uint64]*item),
 	}
 }
 

@@ -34,7 +34,7 @@ func (l *Log) open() error {
 		return fmt.Errorf("wal: %w", err)
 	}
 	j, err := l.read(numbers, 0)
-	if err == nil && j.any && j.firstSegment != numbers[0] {
+	if err == nil && len(numbers) > 0 && j.firstSegment != numbers[0] {
 		// The log itself says where it begins: behind what a crash kept from being deleted, or
 		// in a segment that is not there.
 		j, err = l.read(numbers, j.firstSegment)
@@ -46,13 +46,17 @@ func (l *Log) open() error {
 	return l.resume(j, numbers)
 }
 
-// clean returns the numbers of the segments, in order, and removes files that a crash left half
-// made.
+// clean returns the numbers of the segments, in order, and removes files that a crash left half made.
+// A segment of which only an index file tells is among them: behind a segment with an index there is
+// always another one.
 func (l *Log) clean(names []string) ([]uint64, error) {
-	var numbers []uint64
+	var numbers, indexes []uint64
 	for _, name := range names {
 		if n, ok := parseName(name, segmentSuffix); ok {
 			numbers = append(numbers, n)
+		}
+		if n, ok := parseName(name, indexSuffix); ok {
+			indexes = append(indexes, n)
 		}
 		if strings.HasSuffix(name, temporarySuffix) {
 			if err := l.o.FS.Remove(l.path(name)); err != nil {
@@ -61,6 +65,15 @@ func (l *Log) clean(names []string) ([]uint64, error) {
 		}
 	}
 	slices.Sort(numbers)
+	slices.Sort(indexes)
+	if n := len(indexes); n > 0 {
+		if len(numbers) == 0 {
+			numbers = append(numbers, indexes[0])
+		}
+		if next := indexes[n-1] + 1; numbers[len(numbers)-1] < next {
+			numbers = append(numbers, next)
+		}
+	}
 	return numbers, nil
 }
 
@@ -82,6 +95,9 @@ func (l *Log) openSegments(numbers []uint64) error {
 // openSegment opens a segment and checks whose it is. It returns nil if neither header can be read.
 func (l *Log) openSegment(number uint64) (*segment, error) {
 	name := l.path(segmentName(number))
+	if _, err := l.o.FS.Stat(name); isNotExist(err) {
+		return nil, nil
+	}
 	f, err := l.o.FS.OpenReadWrite(name, writeCategory)
 	if err != nil {
 		return nil, err
@@ -189,7 +205,7 @@ func (l *Log) resume(j *judge, numbers []uint64) error {
 	for i := range t.rows {
 		w.rows = t.rows[i].append(w.rows, t.rowsSeq)
 	}
-	w.firstSegment = max(j.firstSegment, 1)
+	w.firstSegment = j.firstSegment
 	w.footer = j.footer
 	for _, it := range t.clear {
 		if err := l.wipe(it); err != nil {
