@@ -80,6 +80,6 @@ func fixedJetStream(c *config.Config) config.JetStream {
 
 // fixedLog is what of the log cannot change: how much is logged can.
 func fixedLog(l config.Log) config.Log {
-	l.Debug, l.Trace, l.TraceVerbose, l.TraceHeaders = false, false, false, false
+	l.Debug, l.Trace = false, false
 	return l
 }

@@ -40,6 +40,7 @@ func (n *node) makeStreams() error {
 			MaxRequestBatch: c.JetStream.Limits.MaxRequestBatch,
 			MaxConsumers:    c.JetStream.Limits.DefaultMaxConsumers,
 		},
+		Defaults: jetstream.Defaults{RocksDB: c.KV.Storage == config.StorageRocksDB, StaleReads: c.KV.StaleReads},
 	})
 	n.cluster = cluster.New(cluster.Options{
 		FS: vfs.Default, Dir: dir, Name: n.front.Name(), Route: route, Hooks: n.streams, Logger: n.log.Logger,

@@ -216,6 +216,49 @@ func TestServerLife(t *testing.T) {
 	}
 }
 
+// TestServerDefaults are chosen for streams that choose nothing, once: a client that does not know
+// them neither changes them later nor is refused for creating the stream again.
+func TestServerDefaults(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	dir := t.TempDir()
+	create := func(p *process, name string) map[string]string {
+		js, err := jetstream.New(p.connect())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name}}); err != nil {
+			t.Fatal(err)
+		}
+		s, err := js.UpdateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name}, Description: "d"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().Config.Metadata
+	}
+	p := startProcess(t, dir, "-stale_reads")
+	if m := create(p, "S"); m["cleat.reads"] != "stale" {
+		t.Errorf("metadata %v", m)
+	}
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+	p = startProcess(t, dir)
+	if m := create(p, "L"); m["cleat.reads"] != "" {
+		t.Errorf("metadata without the flag %v", m)
+	}
+	js, err := jetstream.New(p.connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"S"}, Description: "d"})
+	if err != nil {
+		t.Fatalf("created again: %v", err)
+	}
+	if m := s.CachedInfo().Config.Metadata; m["cleat.reads"] != "stale" {
+		t.Errorf("metadata after creating it again %v", m)
+	}
+}
+
 // TestServerReload takes over what can change, refuses the rest whole, and goes on either way.
 func TestServerReload(t *testing.T) {
 	dir := t.TempDir()

@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nkeys"
 )
@@ -19,7 +18,7 @@ type accountBlock struct {
 func newAccount(name string) *Account {
 	return &Account{
 		Name:   name,
-		Limits: AccountLimits{MaxConnections: -1, MaxSubscriptions: -1, MaxPayload: -1, MaxLeafNodes: -1},
+		Limits: AccountLimits{MaxConnections: -1, MaxSubscriptions: -1, MaxPayload: -1},
 	}
 }
 
@@ -94,7 +93,7 @@ func (l *loader) accountLimits(lim *AccountLimits) func(value) {
 			"max_connections max_conn":   integer(l, &lim.MaxConnections, -1, math.MaxInt32),
 			"max_subscriptions max_subs": integer(l, &lim.MaxSubscriptions, -1, math.MaxInt32),
 			"max_payload max_pay":        integer(l, &lim.MaxPayload, -1, math.MaxInt32),
-			"max_leafnodes max_leafs":    integer(l, &lim.MaxLeafNodes, -1, math.MaxInt32),
+			"max_leafnodes max_leafs":    l.ignore("leaf nodes are not accepted"),
 		}, unknownField)
 	}
 }
@@ -120,28 +119,26 @@ func readList[T any](l *loader, v value, name string, read func(value) (T, bool)
 
 func (l *loader) export(v value) (e Export, ok bool) {
 	var stream, service, response string
-	var threshold time.Duration
-	var tokenPosition int
 	before := len(l.errs)
 	l.block(v, fields{
 		"stream":                 l.str(&stream),
 		"service":                l.str(&service),
 		"response response_type": l.responseType(&response),
-		"threshold response_threshold response_max_time response_time": l.textDuration(&threshold),
+		"threshold response_threshold response_max_time response_time": l.ignore("answers are not timed"),
 		"accounts":               l.strs(&e.Accounts),
-		"account_token_position": integer(l, &tokenPosition, 0, math.MaxInt32),
-		"allow_trace":            l.boolean(&e.AllowTrace),
+		"account_token_position": l.refuse("any account could import what is meant for one"),
+		"allow_trace":            l.ignore("messages are not traced"),
 		"latency":                l.ignore("latency is not measured"),
 	}, unknownField)
 	e.Service, e.Subject = service != "", stream+service
-	e.ResponseType, e.ResponseThreshold, e.AccountTokenPosition = response, threshold, tokenPosition
+	e.ResponseType = response
 	switch {
 	case len(l.errs) > before:
 	case stream != "" && service != "":
 		l.fail(v, "Detected stream %q but already saw a service", stream)
 	case stream == "" && service == "":
 		l.fail(v, "export needs a stream or a service")
-	case stream != "" && (response != "" || threshold != 0):
+	case stream != "" && response != "":
 		l.fail(v, "Detected response directive on non-service")
 	case !validSubject(e.Subject):
 		l.fail(v, "subject %q is not a valid subject", e.Subject)
@@ -190,14 +187,13 @@ func (l *loader) imports(v value) (im Import, ok bool) {
 			}
 		}
 	}
-	var trace bool
 	l.block(v, fields{
 		"stream":      source(false),
 		"service":     source(true),
 		"to":          l.str(&im.To),
 		"prefix":      l.str(&im.Prefix),
-		"share":       l.boolean(&im.Share),
-		"allow_trace": l.boolean(&trace),
+		"share":       l.ignore("who asks is not told"),
+		"allow_trace": l.ignore("messages are not traced"),
 	}, unknownField)
 	switch {
 	case len(l.errs) > before:

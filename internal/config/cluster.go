@@ -1,10 +1,5 @@
 package config
 
-import (
-	"math"
-	"strings"
-)
-
 // cluster reads how servers find each other.
 func (l *loader) cluster(v value) {
 	if !l.isBlock(v, "cluster") {
@@ -12,6 +7,7 @@ func (l *loader) cluster(v value) {
 	}
 	c := &l.cfg.Cluster
 	const isolate = "all traffic between servers is replication and carries every account"
+	const tuning = "it works differently here and needs no such setting"
 	l.block(v, fields{
 		"name":                        l.name(&c.Name, "cluster name cannot contain spaces"),
 		"listen":                      l.listen(&c.Host, &c.Port),
@@ -19,17 +15,17 @@ func (l *loader) cluster(v value) {
 		"host net":                    l.str(&c.Host),
 		"authorization":               l.clusterAuth,
 		"routes":                      l.routes,
-		"tls":                         l.tlsInto(&c.TLS, clusterSide),
+		"tls":                         l.tlsInto(&c.TLS),
 		"cluster_advertise advertise": l.str(&c.Advertise),
 		"no_advertise":                l.boolean(&c.NoAdvertise),
-		"connect_retries":             integer(l, &c.ConnectRetries, 0, math.MaxInt32),
-		"connect_backoff":             l.boolean(&c.ConnectBackoff),
-		"pool_size":                   integer(l, &c.PoolSize, -1, math.MaxInt32),
-		"compression":                 l.compression(&c.Compression),
-		"ping_interval":               l.duration(&c.PingInterval),
-		"ping_max":                    integer(l, &c.PingMax, 0, math.MaxInt32),
-		"write_deadline":              l.duration(&c.WriteDeadline),
-		"write_timeout":               l.ignore("a peer that does not read is always cut off"),
+		"connect_retries":             l.ignore(tuning),
+		"connect_backoff":             l.ignore(tuning),
+		"pool_size":                   l.ignore(tuning),
+		"ping_interval":               l.ignore(tuning),
+		"ping_max":                    l.ignore(tuning),
+		"write_deadline":              l.ignore(tuning),
+		"write_timeout":               l.ignore(tuning),
+		"compression":                 l.compression,
 		"accounts":                    l.ignore(isolate),
 		"permissions":                 l.refuse(isolate + ", so the filter would not hold"),
 	}, unknownField)
@@ -69,32 +65,11 @@ func (l *loader) routes(v value) {
 	}
 }
 
-// compression reads a mode, on or off, or a block with a mode.
-func (l *loader) compression(dst *string) func(value) {
-	return func(v value) {
-		switch r := v.raw.(type) {
-		case bool:
-			*dst = map[bool]string{true: "s2_fast", false: "off"}[r]
-		case string:
-			*dst = strings.ToLower(r)
-		case map[string]any:
-			l.block(v, fields{
-				"mode":                               l.str(dst),
-				"rtt_thresholds thresholds rtts rtt": func(value) {},
-			}, unknownField)
-		default:
-			l.fail(v, "field %q should be a boolean or a structure, got %s", v.key, v)
-		}
-		switch *dst {
-		case "", "not supported", "off", "accept", "s2_auto", "s2_uncompressed", "s2_fast", "s2_better", "s2_best":
-		case "disabled":
-			*dst = "off"
-		case "on", "enabled", "true":
-			*dst = "s2_fast"
-		case "auto":
-			*dst = "s2_auto"
-		default:
-			l.fail(v, "unsupported compression mode %q", *dst)
-		}
+// compression accepts any mode; only the modes that do not compress are what happens.
+func (l *loader) compression(v value) {
+	switch v.raw {
+	case "off", "disabled", "accept", "not supported":
+		return
 	}
+	l.ignore("traffic between servers is not compressed")(v)
 }

@@ -83,14 +83,12 @@ type TLS struct {
 	Certs                     []CertPair // in place of CertFile and KeyFile
 	Verify                    bool       // demand a certificate that CAFile signed
 	VerifyAndMap              bool       // and take the user from it
-	CheckKnownURLs            bool       // cluster only: a peer's certificate must name a configured route
 	Insecure                  bool       // as a client: do not verify the other side
 	Timeout                   time.Duration
 	MinVersion                uint16
 	CipherSuites              []uint16
 	CurvePreferences          []uint16
 	PinnedCerts               []string // hex SHA-256 of acceptable SubjectPublicKeyInfo
-	RateLimit                 int64    // handshakes per second; 0: any
 	HandshakeFirst            bool     // TLS before the first INFO
 	// HandshakeFirstFallback, when positive, is how long to wait for a client's handshake before
 	// the plain INFO is sent after all.
@@ -121,7 +119,7 @@ type Account struct {
 
 // AccountLimits bound what one account may use; -1: no limit.
 type AccountLimits struct {
-	MaxConnections, MaxSubscriptions, MaxPayload, MaxLeafNodes int64
+	MaxConnections, MaxSubscriptions, MaxPayload int64
 }
 
 // AccountJetStream are an account's JetStream limits; -1: no limit.
@@ -161,13 +159,10 @@ type ResponsePermission struct {
 
 // Export offers subjects to other accounts.
 type Export struct {
-	Service              bool // else a stream of messages
-	Subject              string
-	Accounts             []string // who may import; empty: everybody
-	ResponseType         string   // "Singleton", "Stream" or "Chunked"; services only
-	ResponseThreshold    time.Duration
-	AccountTokenPosition int
-	AllowTrace           bool
+	Service      bool // else a stream of messages
+	Subject      string
+	Accounts     []string // who may import; empty: everybody
+	ResponseType string   // "Singleton", "Stream" or "Chunked"; services only
 }
 
 // Import takes subjects another account exports.
@@ -177,7 +172,6 @@ type Import struct {
 	Subject string // as exported
 	To      string // where it appears here; "": same
 	Prefix  string // streams only: in place of To
-	Share   bool
 }
 
 // Operator is operator mode: users prove themselves by JWTs which chain up to these keys.
@@ -188,15 +182,10 @@ type Operator struct {
 	Preload        map[string]string // account public key to account JWT
 	PinnedAccounts []string          // if any: the only accounts that may connect
 
-	ResolverType     string // one of the Resolver constants, "" when accounts cannot be looked up
-	ResolverURL      string
-	ResolverTLS      *TLS
-	ResolverDir      string
-	ResolverDelete   bool
-	ResolverLimit    int
-	ResolverTTL      time.Duration
-	ResolverInterval time.Duration
-	ResolverTimeout  time.Duration
+	ResolverType string // one of the Resolver constants, "" when accounts cannot be looked up
+	ResolverURL  string
+	ResolverTLS  *TLS
+	ResolverDir  string
 }
 
 // JetStream is the storage side of the server.
@@ -217,7 +206,6 @@ type JetStream struct {
 // JetStreamLimits bound what users may ask of JetStream; 0: no limit.
 type JetStreamLimits struct {
 	MaxAckPending       int
-	MaxHAAssets         int
 	MaxRequestBatch     int
 	DefaultMaxConsumers int
 	DuplicateWindow     time.Duration
@@ -235,13 +223,6 @@ type Cluster struct {
 	TLS            *TLS
 	Advertise      string // host:port to tell other servers
 	NoAdvertise    bool   // do not tell clients about the other servers
-	ConnectRetries int
-	ConnectBackoff bool
-	PoolSize       int
-	Compression    string
-	PingInterval   time.Duration
-	PingMax        int
-	WriteDeadline  time.Duration
 }
 
 // Enabled says whether this server shall be a member of a cluster.
@@ -262,7 +243,7 @@ func (m *Monitor) Enabled() bool { return m.Port != 0 || m.HTTPSPort != 0 }
 
 // Log is what is logged and where to.
 type Log struct {
-	Debug, Trace, TraceVerbose, TraceHeaders bool
+	Debug, Trace bool
 
 	Time, TimeUTC bool
 	File          string
@@ -270,7 +251,6 @@ type Log struct {
 	FileMaxNum    int   // rotated files kept; 0: all
 	Syslog        bool
 	RemoteSyslog  string
-	MaxTracedMsg  int    // bytes; 0: all
 	Format        string // LogFormatNATS or LogFormatJSON
 }
 
@@ -284,7 +264,6 @@ const (
 type WebSocket struct {
 	Host             string
 	Port             int
-	Advertise        string
 	NoTLS            bool
 	TLS              *TLS
 	SameOrigin       bool

@@ -112,6 +112,8 @@ func (f *Flags) declare(fs *flag.FlagSet) {
 	override(f, fs, text, func(c *Config, s string) { c.JetStream.StoreDir = s }, "sd", "store_dir")
 	override(f, fs, word(StorageFile, StorageRocksDB), func(c *Config, s string) { c.KV.Storage = s }, "kv_storage")
 	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.KV.StaleReads = on }, "stale_reads")
+	// Accepted since scripts have them; there is nothing to set.
+	override(f, fs, strconv.Atoi, func(*Config, int) {}, "max_traced_msg_len", "connect_retries")
 	f.declareLog(fs)
 	f.declareCluster(fs)
 	f.declareTLS(fs)
@@ -125,16 +127,11 @@ func (f *Flags) declareLog(fs *flag.FlagSet) {
 	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.TimeUTC = on }, "logtime_utc")
 	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.Syslog = on }, "s", "syslog")
 	override(f, fs, text, func(c *Config, s string) { c.Log.RemoteSyslog = s }, "r", "remote_syslog")
-	override(f, fs, strconv.Atoi, func(c *Config, n int) { c.Log.MaxTracedMsg = n }, "max_traced_msg_len")
 	override(f, fs, word(LogFormatNATS, LogFormatJSON), func(c *Config, s string) { c.Log.Format = s }, "log_format")
 
 	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.Debug = on }, "D", "debug")
-	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.Trace = on }, "V", "trace")
-	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.Trace, c.Log.TraceVerbose = on, on }, "VV")
-	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.Debug, c.Log.Trace = on, on }, "DV")
-	override(f, fs, strconv.ParseBool, func(c *Config, on bool) {
-		c.Log.Debug, c.Log.Trace, c.Log.TraceVerbose = on, on, on
-	}, "DVV")
+	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.Trace = on }, "V", "VV", "trace")
+	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Log.Debug, c.Log.Trace = on, on }, "DV", "DVV")
 }
 
 func (f *Flags) declareCluster(fs *flag.FlagSet) {
@@ -146,7 +143,6 @@ func (f *Flags) declareCluster(fs *flag.FlagSet) {
 	override(f, fs, text, func(c *Config, s string) { c.Cluster.Name = s }, "cluster_name")
 	override(f, fs, text, func(c *Config, s string) { c.Cluster.Advertise = s }, "cluster_advertise")
 	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Cluster.NoAdvertise = on }, "no_advertise")
-	override(f, fs, strconv.Atoi, func(c *Config, n int) { c.Cluster.ConnectRetries = n }, "connect_retries")
 }
 
 func (f *Flags) declareTLS(fs *flag.FlagSet) {

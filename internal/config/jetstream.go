@@ -116,7 +116,7 @@ func (l *loader) jetstreamLimits(v value) {
 	lim := &l.cfg.JetStream.Limits
 	l.block(v, fields{
 		"max_ack_pending":       integer(l, &lim.MaxAckPending, -1, math.MaxInt32),
-		"max_ha_assets":         integer(l, &lim.MaxHAAssets, -1, math.MaxInt32),
+		"max_ha_assets":         l.ignore("the number of replicas is not limited"),
 		"max_request_batch":     integer(l, &lim.MaxRequestBatch, -1, math.MaxInt32),
 		"default_max_consumers": integer(l, &lim.DefaultMaxConsumers, -1, math.MaxInt32),
 		"duplicate_window":      l.textDuration(&lim.DuplicateWindow),

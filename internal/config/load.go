@@ -29,7 +29,6 @@ const (
 	defaultAuthTimeout     = 2 * time.Second
 	defaultLameDuck        = 2 * time.Minute
 	defaultLameDuckGrace   = 10 * time.Second
-	defaultRoutePoolSize   = 3
 	defaultHandshakeWSWait = 2 * time.Second
 )
 
@@ -112,7 +111,6 @@ func (c *Config) setDefaults(f *Flags) {
 	}
 	if c.Cluster.Enabled() {
 		orDefault(&c.Cluster.Host, c.clusterHost())
-		orDefault(&c.Cluster.PoolSize, defaultRoutePoolSize)
 		orDefault(&c.Cluster.AuthTimeout, authTimeout(c.Cluster.TLS))
 	}
 	if c.WebSocket.Port != 0 {

@@ -40,7 +40,7 @@ func (l *loader) operatorFields() fields {
 		"resolver account_resolver accounts_resolver":                op(l.resolver),
 		"resolver_preload":         op(l.preload),
 		"resolver_pinned_accounts": op(func(o *Operator, v value) { l.strs(&o.PinnedAccounts)(v) }),
-		"resolver_tls":             op(func(o *Operator, v value) { l.tlsInto(&o.ResolverTLS, serverSide)(v) }),
+		"resolver_tls":             op(func(o *Operator, v value) { l.tlsInto(&o.ResolverTLS)(v) }),
 		"trusted trusted_keys":     op(l.trustedKeys),
 	}
 }
@@ -109,19 +109,19 @@ func (l *loader) resolver(o *Operator, v value) {
 
 func (l *loader) directoryResolver(o *Operator, v value) {
 	var kind string
-	var hardDelete bool
-	var timeout, ttl time.Duration
+	var mayDelete, hardDelete bool
+	var limit int
+	var interval, timeout, ttl time.Duration
 	l.block(v, fields{
 		"type":         l.str(&kind),
 		"dir":          l.str(&o.ResolverDir),
-		"allow_delete": l.boolean(&o.ResolverDelete),
+		"allow_delete": l.boolean(&mayDelete),
 		"hard_delete":  l.boolean(&hardDelete),
-		"limit":        integer(l, &o.ResolverLimit, 0, 1<<31),
+		"limit":        integer(l, &limit, 0, 1<<31),
 		"ttl":          l.textDuration(&ttl),
-		"interval":     l.textDuration(&o.ResolverInterval),
+		"interval":     l.textDuration(&interval),
 		"timeout":      l.textDuration(&timeout),
 	}, unknownField)
-	o.ResolverTTL, o.ResolverTimeout = ttl, timeout
 	switch strings.ToUpper(kind) {
 	case "MEM", ResolverMemory:
 		o.ResolverType = ResolverMemory
@@ -131,15 +131,15 @@ func (l *loader) directoryResolver(o *Operator, v value) {
 		if ttl != 0 {
 			l.fail(v, "FULL does not accept ttl")
 		}
-		if hardDelete && !o.ResolverDelete {
+		if hardDelete && !mayDelete {
 			l.fail(v, "hard_delete has no effect without delete")
 		}
 	case ResolverCache:
 		o.ResolverType = ResolverCache
-		if o.ResolverInterval != 0 {
+		if interval != 0 {
 			l.fail(v, "CACHE does not accept sync")
 		}
-		if o.ResolverDelete {
+		if mayDelete {
 			l.fail(v, "CACHE does not accept allow_delete")
 		}
 	default:
@@ -149,6 +149,7 @@ func (l *loader) directoryResolver(o *Operator, v value) {
 	if o.ResolverDir == "" {
 		l.fail(v, "dir has no value and needs to point to a directory")
 	}
+	l.warn(v, "field %q is only read in this server: accounts are taken from the directory, not from the system account", v.key)
 }
 
 func (l *loader) preload(o *Operator, v value) {

@@ -1,13 +1,15 @@
 package config
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,23 +17,15 @@ import (
 // handshakeFirstFallbackDefault is how long "auto" waits for a handshake before the plain INFO.
 const handshakeFirstFallbackDefault = 50 * time.Millisecond
 
-// tlsUse is where a TLS block stands; some fields make sense in one place only.
-type tlsUse int
-
-const (
-	serverSide tlsUse = iota
-	clusterSide
-)
-
 // tlsInto reads a TLS block. The files it names are opened once here, so that a bad one is found
 // before anything starts.
-func (l *loader) tlsInto(dst **TLS, use tlsUse) func(value) {
+func (l *loader) tlsInto(dst **TLS) func(value) {
 	return func(v value) {
 		if !l.isBlock(v, "tls") {
 			return
 		}
 		before := len(l.errs)
-		t := l.readTLS(v, use)
+		t := l.readTLS(v)
 		if len(l.errs) > before {
 			return
 		}
@@ -43,7 +37,7 @@ func (l *loader) tlsInto(dst **TLS, use tlsUse) func(value) {
 	}
 }
 
-func (l *loader) readTLS(v value, use tlsUse) *TLS {
+func (l *loader) readTLS(v value) *TLS {
 	t := new(TLS)
 	var insecureNames []string
 	var allowInsecure bool
@@ -56,14 +50,14 @@ func (l *loader) readTLS(v value, use tlsUse) *TLS {
 		"insecure":                         l.tlsBool(&t.Insecure),
 		"verify":                           l.tlsBool(&t.Verify),
 		"verify_and_map":                   l.tlsBool(&t.VerifyAndMap),
-		"verify_cert_and_check_known_urls": l.knownURLs(&t.CheckKnownURLs, use),
+		"verify_cert_and_check_known_urls": l.refuse("servers are not held against the URLs of routes"),
 		"timeout":                          l.timeout(&t.Timeout, "tls"),
 		"min_version":                      l.tlsVersion(&t.MinVersion),
 		"cipher_suites":                    func(v value) { insecureNames = l.cipherSuites(t, v) },
 		"allow_insecure_cipher_suites":     l.tlsBool(&allowInsecure),
 		"curve_preferences":                func(v value) { l.curves(t, v) },
 		"pinned_certs":                     func(v value) { l.pinnedCerts(t, v) },
-		"connection_rate_limit":            integer(l, &t.RateLimit, 0, math.MaxInt32),
+		"connection_rate_limit":            l.ignore("handshakes are not limited"),
 		"handshake_first first immediate":  func(v value) { l.handshakeFirst(t, v) },
 		"ocsp_peer":                        l.refuse("revoked certificates would be accepted"),
 		"cert_store":                       l.refuse(windows),
@@ -72,7 +66,7 @@ func (l *loader) readTLS(v value, use tlsUse) *TLS {
 		"ca_certs_match":                   l.refuse(windows),
 		"cert_match_skip_invalid":          l.refuse(windows),
 	}, "error parsing tls config, unknown field %q")
-	t.Verify = t.Verify || t.VerifyAndMap || t.CheckKnownURLs
+	t.Verify = t.Verify || t.VerifyAndMap
 	if len(t.Certs) > 0 && t.CertFile != "" {
 		l.fail(v, "error parsing tls config, cannot combine 'cert_file' option with 'certs' option")
 	}
@@ -100,15 +94,6 @@ func (l *loader) tlsBool(dst *bool) func(value) {
 			l.fail(v, "error parsing tls config, expected '%s' to be a boolean", v.key)
 		}
 		*dst = b
-	}
-}
-
-func (l *loader) knownURLs(dst *bool, use tlsUse) func(value) {
-	return func(v value) {
-		l.tlsBool(dst)(v)
-		if *dst && use != clusterSide {
-			l.fail(v, "%s not supported in this context", v.key)
-		}
 	}
 }
 
@@ -243,8 +228,7 @@ func (l *loader) handshakeFirst(t *TLS, v value) {
 	}
 }
 
-// ServerConfig returns what a listener needs. PinnedCerts, RateLimit and the mapping to users are
-// the listener's to apply.
+// ServerConfig returns what a listener needs. The mapping of certificates to users is the listener's.
 func (t *TLS) ServerConfig() (*tls.Config, error) {
 	c, pool, err := t.common()
 	if err != nil {
@@ -275,6 +259,9 @@ func (t *TLS) common() (*tls.Config, *x509.CertPool, error) {
 	for _, id := range t.CurvePreferences {
 		c.CurvePreferences = append(c.CurvePreferences, tls.CurveID(id))
 	}
+	if len(t.PinnedCerts) > 0 {
+		c.VerifyConnection = t.verifyPinned
+	}
 	pairs := t.Certs
 	switch {
 	case t.CertFile != "" && t.KeyFile == "":
@@ -303,4 +290,16 @@ func (t *TLS) common() (*tls.Config, *x509.CertPool, error) {
 		return nil, nil, errors.New("failed to parse root ca certificate")
 	}
 	return c, pool, nil
+}
+
+// verifyPinned accepts the other side only if it has one of the pinned keys.
+func (t *TLS) verifyPinned(s tls.ConnectionState) error {
+	if len(s.PeerCertificates) == 0 {
+		return errors.New("no certificate, and only pinned ones are accepted")
+	}
+	sum := sha256.Sum256(s.PeerCertificates[0].RawSubjectPublicKeyInfo)
+	if !slices.Contains(t.PinnedCerts, hex.EncodeToString(sum[:])) {
+		return errors.New("the certificate is not a pinned one")
+	}
+	return nil
 }

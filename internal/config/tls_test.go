@@ -63,7 +63,7 @@ func TestTLSBlock(t *testing.T) {
 	}
 	b := c.TLS
 	if !b.Verify || !b.VerifyAndMap || b.Timeout != 1500*time.Millisecond || !b.HandshakeFirst ||
-		b.HandshakeFirstFallback != 50*time.Millisecond || b.RateLimit != 5 || len(b.PinnedCerts) != 1 || b.PinnedCerts[0][:4] != "a8f4" {
+		b.HandshakeFirstFallback != 50*time.Millisecond || len(b.PinnedCerts) != 1 || b.PinnedCerts[0][:4] != "a8f4" {
 		t.Errorf("%+v", b)
 	}
 	s, err := b.ServerConfig()

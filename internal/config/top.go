@@ -22,7 +22,7 @@ func (l *loader) root(v value) {
 			"no_auth_user":                           l.str(&c.NoAuthUser),
 			"no_system_account no_system no_sys_acc": l.boolean(&l.auth.noSystem),
 			"system_account system":                  l.str(&c.SystemAccount),
-			"tls":                                    l.tlsInto(&c.TLS, serverSide),
+			"tls":                                    l.tlsInto(&c.TLS),
 			"allow_non_tls":                          l.boolean(&c.AllowNonTLS),
 			"websocket ws":                           l.websocket,
 			"jetstream":                              l.jetstream,
@@ -60,6 +60,13 @@ func (l *loader) identityFields() fields {
 	}
 }
 
+// traceToo turns tracing on, which is what there is of finer kinds.
+func (l *loader) traceToo(v value) {
+	var on bool
+	l.boolean(&on)(v)
+	l.cfg.Log.Trace = l.cfg.Log.Trace || on
+}
+
 // name reads a string without spaces.
 func (l *loader) name(dst *string, spaces string) func(value) {
 	return func(v value) {
@@ -94,8 +101,8 @@ func (l *loader) logFields() fields {
 	return fields{
 		"debug":                             l.boolean(&log.Debug),
 		"trace":                             l.boolean(&log.Trace),
-		"trace_verbose":                     func(v value) { l.boolean(&log.TraceVerbose)(v); log.Trace = log.Trace || log.TraceVerbose },
-		"trace_headers":                     func(v value) { l.boolean(&log.TraceHeaders)(v); log.Trace = log.Trace || log.TraceHeaders },
+		"trace_verbose":                     l.traceToo,
+		"trace_headers":                     l.traceToo,
 		"logtime":                           l.boolean(&log.Time),
 		"logtime_utc":                       l.boolean(&log.TimeUTC),
 		"logfile log_file":                  l.str(&log.File),
@@ -103,7 +110,7 @@ func (l *loader) logFields() fields {
 		"logfile_max_num log_max_num":       integer(l, &log.FileMaxNum, 0, math.MaxInt32),
 		"syslog":                            l.boolean(&log.Syslog),
 		"remote_syslog":                     l.str(&log.RemoteSyslog),
-		"max_traced_msg_len":                integer(l, &log.MaxTracedMsg, 0, math.MaxInt32),
+		"max_traced_msg_len":                l.ignore("payloads are not logged"),
 	}
 }
 

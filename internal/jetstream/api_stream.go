@@ -72,6 +72,7 @@ func (c *call) streamConfig() (*api.StreamConfig, bool) {
 		c.refuse(err)
 		return nil, false
 	}
+	c.complete(&cfg)
 	return &cfg, true
 }
 

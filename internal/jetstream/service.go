@@ -37,7 +37,8 @@ type Options struct {
 	// Account gives the JetStream limits of an account; false: JetStream is not for it.
 	Account func(name string) (api.AccountLimits, bool)
 
-	Limits Limits
+	Limits   Limits
+	Defaults Defaults
 }
 
 // Limits are the server's own bounds on what users may ask for; 0 is none.

@@ -67,7 +67,6 @@ type JetStreamAPIs struct {
 type JetStreamLimits struct {
 	MaxRequestBatch     int           `json:"max_request_batch,omitempty"`
 	MaxAckPending       int           `json:"max_ack_pending,omitempty"`
-	MaxHAAssets         int           `json:"max_ha_assets,omitempty"`
 	Duplicates          time.Duration `json:"max_duplicate_window,omitempty"`
 	DefaultMaxConsumers int           `json:"default_max_consumers,omitempty"`
 }
@@ -267,7 +266,7 @@ func jetStreamStats(u Usage) *JetStreamStats {
 func jetStreamLimits(c *config.Config) *JetStreamLimits {
 	l := c.JetStream.Limits
 	out := JetStreamLimits{
-		MaxRequestBatch: l.MaxRequestBatch, MaxAckPending: l.MaxAckPending, MaxHAAssets: l.MaxHAAssets,
+		MaxRequestBatch: l.MaxRequestBatch, MaxAckPending: l.MaxAckPending,
 		Duplicates: l.DuplicateWindow, DefaultMaxConsumers: l.DefaultMaxConsumers,
 	}
 	if out == (JetStreamLimits{}) {

@@ -105,14 +105,12 @@ type ClusterVarz struct {
 	TLSTimeout  float64  `json:"tls_timeout,omitempty"`
 	TLSRequired bool     `json:"tls_required,omitempty"`
 	TLSVerify   bool     `json:"tls_verify,omitempty"`
-	PoolSize    int      `json:"pool_size,omitempty"`
 }
 
 // WebSocketVarz is the listener for browsers as configured.
 type WebSocketVarz struct {
 	Host             string        `json:"host,omitempty"`
 	Port             int           `json:"port,omitempty"`
-	Advertise        string        `json:"advertise,omitempty"`
 	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
 	NoTLS            bool          `json:"no_tls,omitempty"`
 	SameOrigin       bool          `json:"same_origin,omitempty"`
@@ -174,7 +172,7 @@ func (v *Varz) setConfig(c *config.Config) {
 		v.TLSTimeout = c.TLS.Timeout.Seconds()
 	}
 	if cl := &c.Cluster; cl.Enabled() {
-		v.Cluster = ClusterVarz{Name: cl.Name, Host: cl.Host, Port: cl.Port, AuthTimeout: cl.AuthTimeout.Seconds(), PoolSize: cl.PoolSize}
+		v.Cluster = ClusterVarz{Name: cl.Name, Host: cl.Host, Port: cl.Port, AuthTimeout: cl.AuthTimeout.Seconds()}
 		for _, u := range cl.Routes {
 			v.Cluster.URLs = append(v.Cluster.URLs, u.Host)
 		}
@@ -184,7 +182,7 @@ func (v *Varz) setConfig(c *config.Config) {
 	}
 	if w := &c.WebSocket; w.Port != 0 {
 		v.WebSocket = WebSocketVarz{
-			Host: w.Host, Port: w.Port, Advertise: w.Advertise,
+			Host: w.Host, Port: w.Port,
 			HandshakeTimeout: w.HandshakeTimeout, NoTLS: w.NoTLS,
 			SameOrigin: w.SameOrigin, AllowedOrigins: w.AllowedOrigins, Compression: w.Compression,
 		}
