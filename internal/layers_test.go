@@ -25,7 +25,7 @@ const policy = `
 	subject < auth;
 
 	# Storage. ENGINES stands for the three engines.
-	subject < storage < storage/index < ENGINES;
+	subject < storage < storage/search < storage/index < ENGINES;
 	ENGINES < storage/storagetest;
 
 	# State and replication. replica declares what a machine is; stream and meta are machines.
