@@ -62,9 +62,11 @@ func TestChaosKill(t *testing.T) {
 		if err := server.Start(); err != nil {
 			t.Fatalf("cycle %d: %v\n%s", cycle+1, err, server.LogTail(40))
 		}
-		slowest = max(slowest, time.Since(began))
+		up := time.Since(began)
+		slowest = max(slowest, up)
 		acked, lost := book.verifyAcked(t, readStored(t, server, book.verified+1))
-		t.Logf("cycle %d: up after %s; %d acknowledged so far, %d lost", cycle+1, time.Since(began).Round(time.Millisecond), acked, lost)
+		t.Logf("cycle %d: up after %s; %d acknowledged so far, %d lost; checked after %s",
+			cycle+1, up.Round(time.Millisecond), acked, lost, time.Since(began).Round(time.Millisecond))
 		if t.Failed() {
 			break
 		}
@@ -72,9 +74,12 @@ func TestChaosKill(t *testing.T) {
 	cancel()
 	load.Wait()
 
+	began := time.Now()
 	stored := readStored(t, server, 1)
+	read := time.Since(began)
 	problems := book.verifyAll(t, stored)
 	verifyGets(t, server, stored)
+	t.Logf("all %d values read in %s, judged and their last ones got in %s", len(stored), read.Round(time.Millisecond), (time.Since(began) - read).Round(time.Millisecond))
 	total := book.count()
 	t.Logf("%d kills, %d clients, seed %d: %d writes acknowledged, %d lost or wrong; %d refused, %d of unknown outcome; slowest start %s",
 		*cycles, *clients, *seed, total[acknowledged], problems, total[refused], total[unknown], slowest.Round(time.Millisecond))
