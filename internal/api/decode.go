@@ -49,7 +49,8 @@ func Decode(body []byte, into any) *Error {
 
 // expectEnd makes sure that the decoder has nothing but white space left.
 func expectEnd(dec *json.Decoder) error {
-	_, err := dec.Token()
+	var extra json.RawMessage
+	err := dec.Decode(&extra)
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil
