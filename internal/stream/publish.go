@@ -228,16 +228,21 @@ func (a *apply) store(p *publish, r *Result) error {
 	r.Seq = msg.Seq
 	r.Republish = a.set.republish.make(&msg, p.prior.Last)
 
-	switch p.rollup {
-	case rollupSubject:
-		return a.removeSubjectBelow(p.name, msg.Seq)
-	case rollupAll:
-		return a.removeBelow(msg.Seq)
-	}
-	if err := a.trimHistory(p); err != nil {
+	if err := a.makeRoom(p, msg.Seq); err != nil {
 		return err
 	}
 	return a.trimTotals()
+}
+
+// makeRoom removes the older messages that the new one replaces.
+func (a *apply) makeRoom(p *publish, seq uint64) error {
+	switch p.rollup {
+	case rollupSubject:
+		return a.removeSubjectBelow(p.name, seq)
+	case rollupAll:
+		return a.removeBelow(seq)
+	}
+	return a.trimHistory(p)
 }
 
 // trimHistory removes what the message pushes out of its subject's history.
