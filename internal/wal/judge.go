@@ -98,8 +98,15 @@ func newJudge() *judge {
 }
 
 func (j *judge) find(at place, what string) {
-	j.findings = append(j.findings, Finding{segmentName(at.segment), at.offset(), what})
-	j.hurt[at.segment] = true
+	j.report(Finding{segmentName(at.segment), at.offset(), what})
+}
+
+// report notes a finding.
+func (j *judge) report(f Finding) {
+	j.findings = append(j.findings, f)
+	if n, ok := parseName(f.File, segmentSuffix); ok {
+		j.hurt[n] = true
+	}
 }
 
 // blame reports an item and makes the loss of it.

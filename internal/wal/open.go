@@ -1,16 +1,6 @@
 package wal
 
-import (
-	"errors"
-	"fmt"
-	"io/fs"
-	"slices"
-	"strings"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
-)
-
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+import "fmt"
 
 // open reads the directory, judges it, and makes the writer ready.
 func (l *Log) open() error {
@@ -22,180 +12,23 @@ func (l *Log) open() error {
 		return fmt.Errorf("wal: lock %s: %w", l.o.Dir, err)
 	}
 	l.lock = lock
-	names, err := l.o.FS.List(l.o.Dir)
-	if err != nil {
-		return fmt.Errorf("wal: list %s: %w", l.o.Dir, err)
-	}
-	numbers, err := l.clean(names)
+	d := &directory{fs: l.o.FS, dir: l.o.Dir, cluster: l.o.ClusterID, server: l.o.ServerID}
+	err = d.open()
+	l.files.open = d.segments
 	if err != nil {
 		return fmt.Errorf("wal: %w", err)
 	}
-	if err := l.openSegments(numbers); err != nil {
-		return fmt.Errorf("wal: %w", err)
+	for _, name := range d.temporary {
+		if err := l.o.FS.Remove(l.path(name)); err != nil {
+			return fmt.Errorf("wal: remove what a crash left: %w", err)
+		}
 	}
-	j, err := l.read(numbers, 0)
-	if err == nil && len(numbers) > 0 && j.firstSegment != numbers[0] {
-		// The log itself says where it begins: behind what a crash kept from being deleted, or
-		// in a segment that is not there.
-		j, err = l.read(numbers, j.firstSegment)
-	}
+	j, err := d.judge()
 	if err != nil {
 		return fmt.Errorf("wal: %w", err)
 	}
 	l.groups.m, l.findings, l.doubt = j.groups, j.findings, j.rest
-	return l.resume(j, numbers)
-}
-
-// clean returns the numbers of the segments, in order, and removes files that a crash left half made.
-// A segment of which only an index file tells is among them: behind a segment with an index there is
-// always another one.
-func (l *Log) clean(names []string) ([]uint64, error) {
-	var numbers, indexes []uint64
-	for _, name := range names {
-		if n, ok := parseName(name, segmentSuffix); ok {
-			numbers = append(numbers, n)
-		}
-		if n, ok := parseName(name, indexSuffix); ok {
-			indexes = append(indexes, n)
-		}
-		if strings.HasSuffix(name, temporarySuffix) {
-			if err := l.o.FS.Remove(l.path(name)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	slices.Sort(numbers)
-	slices.Sort(indexes)
-	if n := len(indexes); n > 0 {
-		if len(numbers) == 0 {
-			numbers = append(numbers, indexes[0])
-		}
-		if next := indexes[n-1] + 1; numbers[len(numbers)-1] < next {
-			numbers = append(numbers, next)
-		}
-	}
-	return numbers, nil
-}
-
-// openSegments opens the files. One whose headers are gone is left out: it is damaged as a whole.
-func (l *Log) openSegments(numbers []uint64) error {
-	l.files.open = make(map[uint64]*segment)
-	for _, n := range numbers {
-		s, err := l.openSegment(n)
-		if err != nil {
-			return err
-		}
-		if s != nil {
-			l.files.open[n] = s
-		}
-	}
-	return nil
-}
-
-// openSegment opens a segment and checks whose it is. It returns nil if neither header can be read.
-func (l *Log) openSegment(number uint64) (*segment, error) {
-	name := l.path(segmentName(number))
-	if _, err := l.o.FS.Stat(name); isNotExist(err) {
-		return nil, nil
-	}
-	f, err := l.o.FS.OpenReadWrite(name, writeCategory)
-	if err != nil {
-		return nil, err
-	}
-	h, version, ok := readSegmentHeader(f)
-	switch {
-	case !ok || version == segmentVersion && h.number != number:
-		return nil, f.Close()
-	case version != segmentVersion:
-		err = fmt.Errorf("segment %s has format %d, this program reads %d", name, version, segmentVersion)
-	case h.server != l.o.ServerID || h.cluster != l.o.ClusterID:
-		err = fmt.Errorf("segment %s belongs to server %x of cluster %x, this is server %x of cluster %x",
-			name, h.server, h.cluster, l.o.ServerID, l.o.ClusterID)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return &segment{number: number, size: h.size, f: f, stamp: newStamper(l.o.ServerID, number)}, nil
-}
-
-// readSegmentHeader reads the header at the start of a segment, or else the copy at its end.
-func readSegmentHeader(f vfs.File) (h segmentHeader, version uint32, ok bool) {
-	var b [sectorSize]byte
-	if _, err := f.ReadAt(b[:], 0); err == nil {
-		if h, version, ok = decodeSegmentHeader(b[:]); ok {
-			return h, version, true
-		}
-	}
-	info, err := f.Stat()
-	if err != nil || info.Size() < sectorSize {
-		return h, 0, false
-	}
-	if _, err := f.ReadAt(b[:], info.Size()-sectorSize); err != nil {
-		return h, 0, false
-	}
-	h, version, ok = decodeSegmentHeader(b[:])
-	return h, version, ok && (version != segmentVersion || h.size == info.Size())
-}
-
-// read judges the segments from number first on; first is 0 if the log begins with the first file.
-func (l *Log) read(numbers []uint64, first uint64) (*judge, error) {
-	j := newJudge()
-	next := first
-	for _, n := range numbers {
-		if n < first {
-			continue
-		}
-		// Of a long stretch of missing segments, the first ones stand for all.
-		for missing := 0; next > 0 && next < n && missing < missingMax; missing++ {
-			if err := l.scan(j, next); err != nil {
-				return nil, err
-			}
-			next++
-		}
-		if err := l.scan(j, n); err != nil {
-			return nil, err
-		}
-		next = n + 1
-	}
-	j.finish()
-	return j, nil
-}
-
-const missingMax = 1000
-
-// scan reads one segment into the judge.
-func (l *Log) scan(j *judge, number uint64) error {
-	index, exists := readIndex(l.o.FS, l.path(indexName(number)), l.o.ServerID, number)
-	if exists && index == nil {
-		j.findings = append(j.findings, Finding{indexName(number), 0, "index of a segment damaged"})
-	}
-	s := l.files.open[number]
-	if s == nil {
-		it := &item{kind: itemGone, at: place{number, 0}}
-		if index != nil {
-			it.head, it.footer, it.chain = index.head, index.footer, index.head.previousChain
-		}
-		j.add(it)
-		return nil
-	}
-	sc := &scanner{f: s.f, stamp: s.stamp, seg: number, end: s.end() + 1}
-	for _, at := range []uint32{0, s.end()} {
-		if sc.ensure(at, 1); sc.state(at) != sectorBody {
-			j.find(place{number, at}, "header damaged, the other copy is used")
-		}
-	}
-	sc.end = s.end()
-	for at := uint32(1); at < sc.end; {
-		it, err := sc.next(at)
-		if err != nil {
-			return err
-		}
-		j.add(it)
-		at += it.sectors
-	}
-	j.endSegment(number, index != nil)
-	return nil
+	return l.resume(j, d.numbers)
 }
 
 // resume makes the writer ready to go on behind the tail.

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -189,10 +190,9 @@ func (l *Log) flush() {
 func (l *Log) sorted() []*group {
 	l.groups.RLock()
 	defer l.groups.RUnlock()
-	all := make([]*group, 0, len(l.groups.m))
-	for _, g := range l.groups.m {
-		all = append(all, g)
-	}
-	slices.SortFunc(all, func(a, b *group) int { return cmp.Compare(a.id, b.id) })
-	return all
+	return sortGroups(l.groups.m)
+}
+
+func sortGroups(m map[GroupID]*group) []*group {
+	return slices.SortedFunc(maps.Values(m), func(a, b *group) int { return cmp.Compare(a.id, b.id) })
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -78,7 +79,7 @@ func (s *scanner) ensure(from, n uint32) {
 // load appends the sectors [from, to) to the window. Sectors that cannot be read are bad.
 func (s *scanner) load(from, to uint32) {
 	old := len(s.buf)
-	s.buf = append(s.buf, make([]byte, int(to-from)*sectorSize)...)
+	s.buf = slices.Grow(s.buf, int(to-from)*sectorSize)[:old+int(to-from)*sectorSize]
 	b := s.buf[old:]
 	failed := false
 	if n, err := s.f.ReadAt(b, int64(from)*sectorSize); n < len(b) && err != nil {
