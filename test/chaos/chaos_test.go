@@ -116,7 +116,7 @@ func readStored(t *testing.T, server *process.Server, from uint64) []record {
 	t.Helper()
 	nc := server.Connect(t)
 	defer nc.Close()
-	js, err := nc.JetStream()
+	js, err := nc.JetStream(nats.MaxWait(30 * time.Second)) // A start replays what no checkpoint holds yet.
 	if err != nil {
 		t.Fatal(err)
 	}
