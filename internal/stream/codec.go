@@ -20,7 +20,7 @@ import (
 
 var errCommand = errors.New("stream: malformed command")
 
-// AppendPublish appends the command to b. The caller may reuse b once the command is proposed.
+// AppendPublish appends the command that stores a message to b; header is a whole block or nil. The caller may reuse b once the command is proposed.
 func AppendPublish(b []byte, subject string, header, data []byte) []byte {
 	b = append(b, byte(KindPublish))
 	b = binary.AppendUvarint(b, uint64(len(subject)))
@@ -30,7 +30,7 @@ func AppendPublish(b []byte, subject string, header, data []byte) []byte {
 	return append(b, data...)
 }
 
-// publishParts is a Publish whose parts alias the command.
+// publishParts is a decoded publish.
 type publishParts struct {
 	subject, header, data []byte
 }

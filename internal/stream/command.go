@@ -18,13 +18,6 @@ const (
 	KindConsumerState Kind = 8 // deliveries and acknowledgements of a durable consumer
 )
 
-// Publish is the command that stores a message.
-type Publish struct {
-	Subject string
-	Header  []byte // whole header block, or nil
-	Data    []byte
-}
-
 // Delete removes one message; with Erase its bytes are overwritten too.
 type Delete struct {
 	Seq   uint64
