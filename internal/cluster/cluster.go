@@ -64,6 +64,10 @@ type Options struct {
 	Hooks  Hooks
 	Logger *slog.Logger
 
+	// MessagesOnly makes a server without streams: see startMessages. It needs a Route, and neither
+	// FS nor Dir nor Hooks.
+	MessagesOnly bool
+
 	// OnFatal is called once if the server must stop because its log can no longer be
 	// trusted. It must not block.
 	OnFatal func(error)
@@ -129,6 +133,9 @@ func (c *Cluster) Start() error {
 
 func (c *Cluster) start() (err error) {
 	o := c.opts
+	if o.MessagesOnly {
+		return c.startMessages()
+	}
 	if err = makeDir(o.FS, o.Dir); err != nil {
 		return fmt.Errorf("create the data directory: %w", err)
 	}
@@ -147,14 +154,8 @@ func (c *Cluster) start() (err error) {
 	if o.Route == nil {
 		return c.startSingle()
 	}
-	if c.transport, err = peer.Listen(peer.Options{
-		Cluster: o.Route.Cluster, Server: c.id.server, Name: o.Name, Listen: o.Route.Listen,
-		User: o.Route.User, Password: o.Route.Password, TLS: o.Route.TLS, Logger: o.Logger,
-	}, peerHandler{c}); err != nil {
+	if err = c.listen(); err != nil {
 		return err
-	}
-	for _, address := range c.seeds() {
-		c.transport.Dial(address)
 	}
 	if !c.id.blank() {
 		return c.open(nil)
@@ -447,6 +448,7 @@ func (e env) Applied(r *replica.Replica) {
 // LeaderChanged is called when a replica begins or ceases to lead, or learns of another leader.
 func (e env) LeaderChanged(r *replica.Replica) {
 	g := e.c.groupOf(r)
+	g.since.Store(time.Now().UnixNano())
 	g.held.flush()
 	if g.stream != nil {
 		g.stream.leaderChanged()

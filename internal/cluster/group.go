@@ -22,6 +22,8 @@ type group struct {
 	// hint is the server that was last said to lead, for groups without a replica here.
 	hint atomic.Uint64
 
+	since atomic.Int64 // when the local replica last heard of another leader, Unix nanoseconds
+
 	// members lists who may speak for the group; stream is nil for the meta group.
 	stream *Stream
 }

@@ -13,8 +13,9 @@ type Member struct {
 	ID      uint64
 	Match   uint64 // its log is known to equal ours up to here
 	Learner bool
-	Active  bool // heard of lately
-	Snap    bool // it is being sent a snapshot
+	Active  bool   // heard of lately
+	Snap    bool   // it is being sent a snapshot
+	Silent  uint64 // ticks since it was last heard of
 }
 
 // activeTicks is how long a member counts as active after it was last heard of.
@@ -36,10 +37,11 @@ func (r *Replica) listMembers() []Member {
 		if pr.RecentActive || id == r.cfg.ID {
 			r.activeAt[id] = r.ticks
 		}
-		at, heard := r.activeAt[id]
+		at, heard := r.activeAt[id] // Never: since this member leads, at most.
 		all = append(all, Member{
 			ID: id, Match: pr.Match, Learner: typ == raft.ProgressTypeLearner,
 			Active: heard && r.ticks-at <= activeTicks, Snap: pr.State == tracker.StateSnapshot,
+			Silent: r.ticks - at,
 		})
 	})
 	slices.SortFunc(all, func(a, b Member) int {

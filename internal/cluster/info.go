@@ -1,0 +1,127 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/meta"
+	"github.com/cleatkv/cleat/internal/replica"
+)
+
+// GroupInfo is what this server knows of a group. Only the leader knows how far the others are.
+type GroupInfo struct {
+	Group  uint64
+	Leader uint64    // server; 0 if unknown
+	Since  time.Time // when this server learned of that leader; zero if unknown
+	Others []ReplicaInfo
+}
+
+// ReplicaInfo is one member of a group other than its leader.
+type ReplicaInfo struct {
+	Server  uint64
+	Name    string
+	Current bool          // it votes, was heard of lately, and has what the leader has
+	Offline bool          // it cannot be reached
+	Silent  time.Duration // since it was last heard of
+	Lag     uint64        // log entries that it is behind
+}
+
+// currentLag is how many log entries a member that counts as current may be behind: what is on its
+// way at any moment.
+const currentLag = 64
+
+// Info describes the stream's group.
+func (s *Stream) Info() GroupInfo { return s.info() }
+
+// MetaInfo describes the meta group.
+func (c *Cluster) MetaInfo() GroupInfo {
+	if c.Meta() == nil {
+		return GroupInfo{}
+	}
+	return c.metaGroup.info()
+}
+
+// Name is the name of the cluster, or "".
+func (c *Cluster) Name() string {
+	if c.opts.Route == nil {
+		return ""
+	}
+	return c.opts.Route.Cluster
+}
+
+func (g *group) info() GroupInfo {
+	i := GroupInfo{Group: uint64(g.id), Leader: g.leader()}
+	if at := g.since.Load(); at != 0 && i.Leader != 0 {
+		i.Since = time.Unix(0, at)
+	}
+	var st replica.Status
+	if r := g.rep.Load(); r != nil {
+		st = r.Status()
+	}
+	for _, m := range g.seats() {
+		if m.Server != i.Leader {
+			i.Others = append(i.Others, g.member(m, &st))
+		}
+	}
+	return i
+}
+
+// seats are the members that are to be shown: of the meta group, no server that was removed.
+func (g *group) seats() []meta.Replica {
+	if g.stream != nil {
+		return g.members()
+	}
+	var all []meta.Replica
+	for _, s := range g.c.Meta().Servers() {
+		all = append(all, meta.Replica{ID: s.Member, Server: s.ID})
+	}
+	return all
+}
+
+// member describes a member, with what st knows of it.
+func (g *group) member(m meta.Replica, st *replica.Status) ReplicaInfo {
+	r := ReplicaInfo{Server: m.Server, Name: g.c.PeerName(m.Server)}
+	r.Offline = m.Server != g.c.id.server && !g.c.reachable(m.Server)
+	at := func(id uint64) int {
+		return slices.IndexFunc(st.Members, func(m replica.Member) bool { return m.ID == id })
+	}
+	self, other := at(st.Leader), at(m.ID)
+	if !st.Leading || self < 0 || other < 0 {
+		return r
+	}
+	p := &st.Members[other]
+	if head := st.Members[self].Match; head > p.Match {
+		r.Lag = head - p.Match
+	}
+	r.Silent = time.Duration(p.Silent) * replica.TickInterval
+	r.Current = p.Active && !p.Learner && !p.Snap && !r.Offline && r.Lag <= currentLag
+	return r
+}
+
+// Servers lists the servers that have a replica of the stream, or are to get one.
+func (s *Stream) Servers() []uint64 {
+	var all []uint64
+	for _, m := range s.members() {
+		all = append(all, m.Server)
+	}
+	return all
+}
+
+// Nearest is a server to send a request to that only one with a replica can answer: the leader if
+// it is known, else any with a replica that can be reached; 0 if there is none but this.
+func (s *Stream) Nearest() uint64 {
+	if to := s.leader(); to != 0 && to != s.c.id.server && s.c.reachable(to) {
+		return to
+	}
+	return s.anyone()
+}
+
+// LeaderHint notes who leads according to another server.
+func (s *Stream) LeaderHint(server uint64) {
+	if server != 0 && server != s.c.id.server {
+		s.hint.Store(server)
+	}
+}
+
+// Reachable tells whether a server other than this one can be reached.
+func (c *Cluster) Reachable(server uint64) bool { return c.reachable(server) }
