@@ -17,21 +17,42 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// makeStreams makes what serves streams. Nothing is opened yet.
+// makeStreams makes what serves streams, and what connects this server to others. Nothing is opened
+// yet.
 func (n *node) makeStreams() error {
 	c := n.cfg.Load()
-	if !c.JetStream.Enabled {
+	if !c.JetStream.Enabled && !c.Cluster.Enabled() {
 		return nil
-	}
-	dir, err := filepath.Abs(c.JetStream.StoreDir)
-	if err != nil {
-		return fmt.Errorf("store_dir: %w", err)
 	}
 	route, err := routeOptions(c)
 	if err != nil {
 		return err
 	}
-	n.streams = jetstream.New(jetstream.Options{
+	o := cluster.Options{
+		Name: n.front.Name(), Route: route, Logger: n.log.Logger, MessagesOnly: !c.JetStream.Enabled,
+		OnFatal: func(err error) {
+			select {
+			case n.fatal <- err:
+			default: // The server is stopping for another reason already.
+			}
+		},
+	}
+	if c.JetStream.Enabled {
+		if o.Dir, err = filepath.Abs(c.JetStream.StoreDir); err != nil {
+			return fmt.Errorf("store_dir: %w", err)
+		}
+		n.streams = jetstream.New(n.streamOptions(c))
+		o.FS, o.Hooks = vfs.Default, n.streams
+	}
+	n.cluster = cluster.New(o)
+	if route != nil {
+		n.routes = routes.New(n.broker, n.cluster)
+	}
+	return nil
+}
+
+func (n *node) streamOptions(c *config.Config) jetstream.Options {
+	return jetstream.Options{
 		Broker: n.broker, Logger: n.log.Logger, Version: config.ProtocolVersion, Domain: c.JetStream.Domain,
 		Clustered: c.Cluster.Enabled(), Account: n.accountLimits,
 		Limits: jetstream.Limits{
@@ -41,20 +62,7 @@ func (n *node) makeStreams() error {
 			MaxConsumers:    c.JetStream.Limits.DefaultMaxConsumers,
 		},
 		Defaults: jetstream.Defaults{RocksDB: c.KV.Storage == config.StorageRocksDB, StaleReads: c.KV.StaleReads},
-	})
-	n.cluster = cluster.New(cluster.Options{
-		FS: vfs.Default, Dir: dir, Name: n.front.Name(), Route: route, Hooks: n.streams, Logger: n.log.Logger,
-		OnFatal: func(err error) {
-			select {
-			case n.fatal <- err:
-			default: // The server is stopping for another reason already.
-			}
-		},
-	})
-	if route != nil {
-		n.routes = routes.New(n.broker, n.cluster)
 	}
-	return nil
 }
 
 // advertise tells the other servers where clients reach this one, and clients where the others are.
@@ -69,8 +77,8 @@ func (n *node) advertise() error {
 // startStreams opens what is stored and begins to serve it. A server that is to found a cluster or
 // to join one serves streams from the moment when it belongs to it; clients may connect before.
 func (n *node) startStreams() error {
-	if n.cluster == nil {
-		return nil
+	if n.streams == nil {
+		return n.startMessages()
 	}
 	n.log.Info("Starting JetStream")
 	n.log.Info("  Store Directory: " + strconv.Quote(n.cfg.Load().JetStream.StoreDir))
@@ -103,6 +111,15 @@ func (n *node) startStreams() error {
 
 // formTimeout is how long clients are kept waiting for a cluster to form.
 const formTimeout = 5 * time.Second
+
+// startMessages opens the connections to other servers of a server without streams.
+func (n *node) startMessages() error {
+	if n.cluster == nil {
+		return nil
+	}
+	n.onStop(n.cluster.Close)
+	return n.cluster.Start()
+}
 
 // serveStreams begins to serve once this server belongs to a cluster. onStop of startStreams waits
 // for it.

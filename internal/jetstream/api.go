@@ -26,6 +26,7 @@ type route struct {
 	failed func(api.Header) any
 	// decides is set where the meta group decides whether the stream exists, not this server.
 	decides bool
+	reads   bool // it changes nothing
 }
 
 // stream is the position of the stream's name in the subject, -1 if there is none.
@@ -49,7 +50,9 @@ type call struct {
 	route   *route
 	tokens  []string // of the subject, behind apiPrefix
 	reply   string
+	via     *asker // the server that sent the request here, which gets the reply; nil for a client of ours
 	body    []byte
+	refused bool // the reply is a refusal
 }
 
 // subscribe listens for requests of the account.
@@ -122,13 +125,19 @@ func (a *account) alias(prefix string, m *broker.Msg) {
 
 // respond sends a reply. A call counts when it is answered.
 func (c *call) respond(body any) {
-	c.account.total.Add(1)
-	if c.reply == "" {
+	if c.via == nil {
+		c.account.total.Add(1)
+	}
+	if c.reply == "" && c.via == nil {
 		return
 	}
 	b, err := json.Marshal(body)
 	if err != nil {
 		panic(fmt.Sprintf("jetstream: encode %T: %v", body, err)) // Our own types, always encodable.
+	}
+	if c.via != nil {
+		c.respondFar(b)
+		return
 	}
 	c.account.broker.Publish(nil, c.reply, "", nil, b)
 }
@@ -141,7 +150,9 @@ func (c *call) success() { c.respond(&api.SuccessResponse{Header: c.header(), Su
 
 // refuse sends a refusal.
 func (c *call) refuse(err *api.Error) {
-	c.account.errors.Add(1)
+	if c.refused = true; c.via == nil {
+		c.account.errors.Add(1)
+	}
 	h := c.header()
 	h.Error = err
 	if c.route.failed != nil {

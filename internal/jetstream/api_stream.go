@@ -19,11 +19,11 @@ func streamRoutes() []route {
 		{subject: "STREAM.CREATE.*", kind: "stream_create_response", handle: (*call).streamCreate, decides: true},
 		{subject: "STREAM.UPDATE.*", kind: "stream_update_response", handle: (*call).streamUpdate, decides: true},
 		{subject: "STREAM.DELETE.*", kind: "stream_delete_response", handle: (*call).streamDelete, decides: true},
-		{subject: "STREAM.INFO.*", kind: "stream_info_response", handle: (*call).streamInfo, failed: info},
+		{subject: "STREAM.INFO.*", kind: "stream_info_response", handle: (*call).streamInfo, failed: info, reads: true},
 		{subject: "STREAM.NAMES", kind: "stream_names_response", handle: (*call).streamNames, failed: names},
 		{subject: "STREAM.LIST", kind: "stream_list_response", handle: (*call).streamList, failed: list},
 		{subject: "STREAM.PURGE.*", kind: "stream_purge_response", handle: (*call).streamPurge, failed: purged},
-		{subject: "STREAM.MSG.GET.*", kind: "stream_msg_get_response", handle: (*call).msgGet},
+		{subject: "STREAM.MSG.GET.*", kind: "stream_msg_get_response", handle: (*call).msgGet, reads: true},
 		{subject: "STREAM.MSG.DELETE.*", kind: "stream_msg_delete_response", handle: (*call).msgDelete},
 
 		// Not built: refused, never ignored.
@@ -107,8 +107,7 @@ func (c *call) configured(cs *cluster.Stream, created bool, err error) {
 	if h := c.svc.of(cs); h != nil {
 		h.updated() // Who hears of the stream shall find it.
 	}
-	c.later(func() {
-		info := c.describe(cs)
+	c.inform(cs, holdFor, func(info *api.StreamInfo) {
 		c.respond(&api.StreamCreateResponse{Header: c.header(), StreamInfo: info, DidCreate: created})
 	})
 }
@@ -154,26 +153,27 @@ func (c *call) streamInfo() {
 	if cs == nil {
 		return
 	}
-	c.read(cs, func(m *stream.Stream) {
-		resp := &api.StreamInfoResponse{Header: c.header(), StreamInfo: c.describe(cs)}
-		resp.Cluster = c.clusterInfo(cs)
-		if req.SubjectsFilter != "" || req.DeletedDetails {
-			consumers := resp.State.Consumers
-			d := stream.Details{SubjectsFilter: req.SubjectsFilter, Offset: max(0, req.Offset), Limit: api.SubjectPage, Deleted: req.DeletedDetails}
-			var total int
-			resp.State, total = m.Describe(d)
-			resp.State.Consumers = consumers
-			if req.SubjectsFilter != "" {
-				resp.Page = api.Page{Total: total, Offset: min(d.Offset, total), Limit: api.SubjectPage}
-			}
-		}
-		c.respond(resp)
+	c.atLeader(cs, func() {
+		c.read(cs, func(m *stream.Stream) {
+			c.countFar(cs, func(n int) { c.respond(c.streamInfoResponse(cs, m, &req, n)) })
+		})
 	})
 }
 
-// clusterInfo tells who leads.
-func (c *call) clusterInfo(cs *cluster.Stream) *api.ClusterInfo {
-	return &api.ClusterInfo{Leader: cs.LeaderName()}
+func (c *call) streamInfoResponse(cs *cluster.Stream, m *stream.Stream, req *api.StreamInfoRequest, far int) *api.StreamInfoResponse {
+	resp := &api.StreamInfoResponse{Header: c.header(), StreamInfo: c.describe(cs)}
+	resp.Cluster = c.svc.clusterInfo(cs)
+	consumers := resp.State.Consumers + far
+	if req.SubjectsFilter != "" || req.DeletedDetails {
+		d := stream.Details{SubjectsFilter: req.SubjectsFilter, Offset: max(0, req.Offset), Limit: api.SubjectPage, Deleted: req.DeletedDetails}
+		var total int
+		resp.State, total = m.Describe(d)
+		if req.SubjectsFilter != "" {
+			resp.Page = api.Page{Total: total, Offset: min(d.Offset, total), Limit: api.SubjectPage}
+		}
+	}
+	resp.State.Consumers = consumers
+	return resp
 }
 
 // streamPurge removes many messages.

@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"sync/atomic"
+
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
 )
@@ -16,25 +18,43 @@ func (c *call) streamNames() {
 	})
 }
 
-// streamList describes streams.
+// streamList describes streams. Those whose leader does not answer in time are told to be missing.
 func (c *call) streamList() {
 	c.list(api.ListPage, func(page api.Page, streams []*meta.Stream) {
-		resp := &api.StreamListResponse{Header: c.header(), Page: page, Streams: make([]*api.StreamInfo, 0, len(streams))}
-		for _, ms := range streams {
+		infos := make([]*api.StreamInfo, len(streams))
+		var left atomic.Int64
+		left.Store(1)
+		finish := func() {
+			if left.Add(-1) == 0 {
+				c.streamListed(page, streams, infos)
+			}
+		}
+		for i, ms := range streams {
 			cs := c.svc.cluster.Stream(ms.Account, ms.Config.Name)
-			if cs == nil || cs.Machine() == nil {
-				resp.Missing = append(resp.Missing, ms.Config.Name)
+			if cs == nil {
 				continue
 			}
-			info := c.describe(cs)
-			info.Config = cs.Config().Stamped("")
-			if c.svc.opts.Clustered {
-				info.Cluster = c.clusterInfo(cs)
-			}
+			left.Add(1)
+			c.inform(cs, lookFor, func(info *api.StreamInfo) {
+				info.Config = cs.Config().Stamped("")
+				infos[i] = info
+				finish()
+			})
+		}
+		finish()
+	})
+}
+
+func (c *call) streamListed(page api.Page, streams []*meta.Stream, infos []*api.StreamInfo) {
+	resp := &api.StreamListResponse{Header: c.header(), Page: page, Streams: make([]*api.StreamInfo, 0, len(streams))}
+	for i, info := range infos {
+		if info == nil {
+			resp.Missing = append(resp.Missing, streams[i].Config.Name)
+		} else {
 			resp.Streams = append(resp.Streams, info)
 		}
-		c.respond(resp)
-	})
+	}
+	c.respond(resp)
 }
 
 // list finds a page of the account's streams, by name, that a request asks for.

@@ -36,14 +36,15 @@ func newDirect(h *hosted) part {
 	return &direct{h: h, prefix: directPrefix + h.stream.Name() + "."}
 }
 
-// updated listens if the configuration allows direct gets and there is a replica to serve them.
+// updated listens if the configuration allows direct gets. Where there is no replica they are passed
+// on to a server that has one.
 func (d *direct) updated() {
-	switch wanted := d.h.stream.Config().AllowDirect && d.h.stream.Machine() != nil; {
+	switch wanted := d.h.stream.Config().AllowDirect; {
 	case wanted && d.subs == nil:
 		a := d.h.account
 		d.subs = []*broker.Sub{
-			a.Subscribe(d.prefix+">", "", d.subjectForm),
-			a.Subscribe(strings.TrimSuffix(d.prefix, "."), "", d.wholeForm),
+			a.Subscribe(d.prefix+">", "", d.orElsewhere(d.subjectForm)),
+			a.Subscribe(strings.TrimSuffix(d.prefix, "."), "", d.orElsewhere(d.wholeForm)),
 		}
 	case !wanted:
 		d.stop()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/storage"
 	"github.com/cleatkv/cleat/internal/stream"
 )
@@ -26,8 +27,12 @@ func (c *call) msgGet() {
 	if cs == nil {
 		return
 	}
+	c.atReplica(cs, func() { c.msgGetHere(cs, &req) })
+}
+
+func (c *call) msgGetHere(cs *cluster.Stream, req *api.MsgGetRequest) {
 	c.read(cs, func(m *stream.Stream) {
-		msg, ok, err := lookup(m, &req)
+		msg, ok, err := lookup(m, req)
 		switch {
 		case err != nil:
 			c.svc.log.Error("read a message of stream " + cs.Account() + " > " + cs.Name() + ": " + err.Error())

@@ -52,13 +52,14 @@ type Limits struct {
 // Service is the front. It implements cluster.Hooks, so it is made before the cluster is opened;
 // requests are served from Start on.
 type Service struct {
-	opts    Options
-	log     *slog.Logger
-	cluster *cluster.Cluster // set by Start, before the first request
-	replies replies
-	jobs    *jobs
-	sched   *scheduler // of the consumers
-	makers  []func(*hosted) part
+	opts      Options
+	log       *slog.Logger
+	cluster   *cluster.Cluster // set by Attach or Start, before the first request
+	elsewhere *elsewhere       // the other servers; nil if there are none
+	replies   replies
+	jobs      *jobs
+	sched     *scheduler // of the consumers
+	makers    []func(*hosted) part
 
 	mu       sync.RWMutex
 	hosted   map[*cluster.Stream]*hosted
@@ -111,7 +112,9 @@ func New(o Options) *Service {
 
 // Start begins to serve requests, in the accounts there are and in those to come.
 func (s *Service) Start(c *cluster.Cluster) {
-	s.cluster = c
+	if s.cluster == nil {
+		s.cluster = c
+	}
 	s.opts.Broker.WatchAccounts(func(a *broker.Account) { s.openAccount(a) })
 }
 
@@ -156,6 +159,9 @@ func (s *Service) Close() {
 	for _, h := range streams {
 		h.stop()
 	}
+	if s.elsewhere != nil {
+		s.elsewhere.close()
+	}
 	s.sched.close()
 	s.jobs.close()
 	s.TurnEnd()
@@ -198,6 +204,9 @@ func (s *Service) StreamStopped(cs *cluster.Stream) {
 
 // LeaderChanged tells the parts that the local replica began or ceased to lead.
 func (s *Service) LeaderChanged(cs *cluster.Stream) {
+	if s.elsewhere != nil {
+		s.elsewhere.kick()
+	}
 	if h := s.of(cs); h != nil {
 		for _, p := range h.parts {
 			p.leaderChanged()

@@ -1,0 +1,215 @@
+package jetstream
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/broker"
+	"github.com/cleatkv/cleat/internal/cluster"
+	"github.com/cleatkv/cleat/internal/subject"
+)
+
+// serveFor answers a request that another server sent here because this one may be able to. What it
+// cannot answer itself it refers back. It returns false for a request that it does not know.
+func (a *account) serveFor(to asker, subj string, body []byte) bool {
+	all := routes()
+	i := slices.IndexFunc(all, func(r route) bool { return subject.Match(apiPrefix+r.subject, subj) })
+	if i < 0 {
+		return false
+	}
+	c := &call{
+		svc: a.svc, account: a, route: &all[i], via: &to, body: body,
+		tokens: strings.Split(strings.TrimPrefix(subj, apiPrefix), "."),
+	}
+	c.limits, _ = a.limits()
+	c.whenKnown(c.route.stream(), func() { c.route.handle(c) })
+	return true
+}
+
+// subject is what the request was sent to, without a domain.
+func (c *call) subject() string { return apiPrefix + strings.Join(c.tokens, ".") }
+
+// respondFar sends the reply to the server that asked.
+func (c *call) respondFar(body []byte) {
+	c.svc.elsewhere.answer(*c.via, answered, 0, func(b []byte) []byte {
+		flag := byte(0)
+		if c.refused {
+			flag = 1
+		}
+		return append(append(b, flag), body...)
+	})
+}
+
+// refer tells the server that asked that this one cannot answer, and who leads.
+func (c *call) refer(cs *cluster.Stream) {
+	c.svc.elsewhere.answer(*c.via, notHere, cs.Leader(), nil)
+}
+
+// relay publishes the reply that another server gave.
+func (c *call) relay(o outcome) {
+	c.account.total.Add(1)
+	if o.refused {
+		c.account.errors.Add(1)
+	}
+	if c.reply != "" {
+		c.account.broker.Publish(nil, c.reply, "", nil, o.body)
+	}
+}
+
+// atLeader calls fn if the stream's leader is here, and otherwise has the request answered where it
+// is.
+func (c *call) atLeader(cs *cluster.Stream, fn func()) {
+	c.where(cs, func() bool { return leadsHere(cs) }, fn)
+}
+
+// atReplica calls fn if there is a replica here, and otherwise has the request answered where one is.
+func (c *call) atReplica(cs *cluster.Stream, fn func()) {
+	c.where(cs, func() bool { return cs.Machine() != nil }, fn)
+}
+
+// leadsHere tells whether this server leads the stream and works under the newest configuration it
+// knows of.
+func leadsHere(cs *cluster.Stream) bool {
+	m := cs.Machine()
+	return m != nil && cs.IsLeader() && m.ConfigRevision() >= cs.Assignment().Revision
+}
+
+func (c *call) where(cs *cluster.Stream, here func() bool, fn func()) {
+	switch {
+	case c.svc.elsewhere == nil || here(): // A single server has everything.
+		fn()
+	case c.via != nil:
+		c.refer(cs)
+	default:
+		e := &errand{
+			svc: c.svc, cs: cs, subject: c.subject(), body: c.body, reads: c.route.reads, until: time.Now().Add(holdFor),
+			here: here, run: fn, answered: c.relay, failed: func() { c.refuse(api.ErrUnavailable) },
+		}
+		e.start()
+	}
+}
+
+// errand is a request that is answered here as soon as it can be, or else elsewhere.
+type errand struct {
+	svc     *Service
+	cs      *cluster.Stream
+	subject string
+	body    []byte
+	reads   bool // it may be sent again when its outcome is unknown
+	until   time.Time
+
+	here     func() bool
+	run      func()        // here
+	answered func(outcome) // elsewhere
+	failed   func()        // definitely not done; nothing is called when that is not certain
+}
+
+func (e *errand) start() {
+	e.svc.elsewhere.hold(&held{until: e.until, try: e.try, late: e.failed})
+}
+
+// try gets the request on its way, if there is one.
+func (e *errand) try() bool {
+	if e.here() {
+		e.run()
+		return true
+	}
+	to := e.cs.Nearest()
+	if to == 0 {
+		return false
+	}
+	within := askFor
+	if e.reads {
+		within = max(time.Until(e.until), lookFor)
+	}
+	e.svc.elsewhere.ask(to, e.cs.Account(), e.subject, e.body, within, e.heard)
+	return true
+}
+
+func (e *errand) heard(o outcome) {
+	switch {
+	case o.verdict == answered:
+		e.answered(o)
+		return
+	case o.verdict == lost && !e.reads:
+		return
+	case o.verdict == notHere:
+		e.cs.LeaderHint(o.leader)
+	}
+	// Not at once: whoever was asked needs a moment to learn who leads.
+	again := time.Now().Add(retryGap)
+	e.svc.elsewhere.hold(&held{until: e.until, late: e.failed, try: func() bool {
+		return time.Now().After(again) && e.try()
+	}})
+}
+
+// gather asks all other servers with a replica and calls done with the replies that are no refusals.
+// A server that does not answer soon is left out.
+func (c *call) gather(cs *cluster.Stream, subj string, body []byte, done func([]outcome)) {
+	var servers []uint64
+	if c.svc.elsewhere != nil {
+		for _, id := range cs.Servers() {
+			if c.svc.cluster.Reachable(id) {
+				servers = append(servers, id)
+			}
+		}
+	}
+	if len(servers) == 0 {
+		done(nil)
+		return
+	}
+	var mu sync.Mutex
+	var got []outcome
+	left := len(servers)
+	for _, id := range servers {
+		c.svc.elsewhere.ask(id, cs.Account(), subj, body, lookFor, func(o outcome) {
+			mu.Lock()
+			if o.verdict == answered && !o.refused {
+				got = append(got, o)
+			}
+			left--
+			last := left == 0
+			mu.Unlock()
+			if last {
+				done(got)
+			}
+		})
+	}
+}
+
+// orElsewhere is fn where there is a replica to read from. Where there is none, the request goes to a
+// server that has one.
+func (d *direct) orElsewhere(fn func(*broker.Msg)) func(*broker.Msg) {
+	return func(m *broker.Msg) {
+		cs, far := d.h.stream, d.h.svc.elsewhere
+		switch {
+		case cs.Machine() != nil:
+			fn(m)
+		case far == nil || !far.forwardDirect(cs, m):
+			(&answer{d, m.Out, m.Reply}).status(statusUnavailable)
+		}
+	}
+}
+
+// serveDirect answers a direct get that another server sent here.
+func (s *Service) serveDirect(cs *cluster.Stream, m *broker.Msg) {
+	h := s.of(cs)
+	if h == nil {
+		return
+	}
+	for _, p := range h.parts {
+		d, ok := p.(*direct)
+		switch {
+		case !ok:
+		case cs.Machine() == nil:
+			(&answer{d, m.Out, m.Reply}).status(statusUnavailable)
+		case strings.HasPrefix(m.Subject, d.prefix):
+			d.subjectForm(m)
+		default:
+			d.wholeForm(m)
+		}
+	}
+}
