@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -247,7 +248,7 @@ func TestWith(t *testing.T) {
 	if ErrExternalAPIOverlap.Description == e.Description {
 		t.Error("With changed the definition")
 	}
-	if ErrorOf(10021) != ErrExternalAPIOverlap || ErrorOf(1) != nil {
-		t.Error("the table does not find its codes")
+	if !errors.Is(e, ErrExternalAPIOverlap) || errors.Is(e, ErrBadRequest) {
+		t.Error("a filled in error is not told by its code")
 	}
 }

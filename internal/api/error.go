@@ -46,13 +46,6 @@ func (e *Error) With(values ...any) *Error {
 	return &Error{Code: e.Code, ErrCode: e.ErrCode, Description: b.String()}
 }
 
-// ErrorOf finds the definition of a code in the table; nil if there is none.
-func ErrorOf(errCode uint16) *Error { return defined[errCode] }
-
-var defined = make(map[uint16]*Error)
-
 func define(errCode uint16, code int, description string) *Error {
-	e := &Error{Code: code, ErrCode: errCode, Description: description}
-	defined[errCode] = e
-	return e
+	return &Error{Code: code, ErrCode: errCode, Description: description}
 }
