@@ -161,9 +161,8 @@ func (l *Log) released(s *segment) bool {
 // release deletes the segments below first. A batch on disk says that they are not needed.
 func (l *Log) release(first uint64) {
 	l.later(func() error {
-		for _, s := range l.files.takeBelow(first) {
-			_ = s.f.Close()
-			if err := l.removeSegment(s.number); err != nil {
+		for _, n := range l.files.takeBelow(first) {
+			if err := l.removeSegment(n); err != nil {
 				return err
 			}
 		}
@@ -187,18 +186,4 @@ func (l *Log) removeSegment(number uint64) error {
 		}
 	}
 	return nil
-}
-
-// takeBelow removes the segments below first from the table.
-func (f *segmentFiles) takeBelow(first uint64) (old []*segment) {
-	f.Lock()
-	defer f.Unlock()
-	for n, s := range f.open { // order: sorted below
-		if n < first {
-			old = append(old, s)
-			delete(f.open, n)
-		}
-	}
-	sortSegments(old)
-	return old
 }

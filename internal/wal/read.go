@@ -21,6 +21,7 @@ func (l *Log) Entries(dst []Entry, id GroupID, lo, hi, maxBytes uint64) ([]Entry
 	}
 	left := budget{bytes: maxBytes, empty: true}
 	r := diskReader{l: l}
+	defer r.close()
 	for lo < hi {
 		var piece run
 		var done bool
@@ -186,24 +187,30 @@ func (d *diskReader) fill(number uint64, first, last uint32) error {
 	if d.s != nil && d.s.number == number && d.first <= first && last < have {
 		return nil
 	}
-	d.l.files.Lock()
-	s := d.l.files.open[number]
-	d.l.files.Unlock()
-	if s == nil {
+	d.close()
+	if d.s = d.l.files.acquire(number); d.s == nil {
 		return &sectorError{place{number, first}, "segment is not there"}
 	}
 	need := last + 1 - first
-	n := min(max(need, d.ahead), s.end()-first)
-	d.s, d.first, d.ahead = s, first, readAhead
+	n := min(max(need, d.ahead), d.s.end()-first)
+	d.first, d.ahead = first, readAhead
 	err := d.load(n)
 	if err != nil && n > need {
 		err = d.load(need) // What lies behind is nobody's concern now.
 	}
 	if err != nil {
-		d.s = nil
+		d.close()
 		return &sectorError{place{number, first}, err.Error()}
 	}
 	return nil
+}
+
+// close gives the segment back.
+func (d *diskReader) close() {
+	if d.s != nil {
+		d.l.files.giveBack(d.s)
+		d.s = nil
+	}
 }
 
 // load reads n sectors into the buffer.

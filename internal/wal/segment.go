@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -98,6 +97,11 @@ type segment struct {
 	size   int64
 	f      vfs.File
 	stamp  stamper
+
+	// segmentFiles guards these: who reads the file right now, and whether the last one shall close
+	// it.
+	readers  int
+	released bool
 }
 
 // end is the sector behind the last one that batches may use.
@@ -114,8 +118,42 @@ type segmentFiles struct {
 	full   bool // no room to make one
 }
 
-func sortSegments(s []*segment) {
-	slices.SortFunc(s, func(a, b *segment) int { return cmp.Compare(a.number, b.number) })
+// acquire returns a segment for reading; nil if it is not there. The caller gives it back.
+func (f *segmentFiles) acquire(number uint64) *segment {
+	f.Lock()
+	defer f.Unlock()
+	s := f.open[number]
+	if s != nil {
+		s.readers++
+	}
+	return s
+}
+
+func (f *segmentFiles) giveBack(s *segment) {
+	f.Lock()
+	defer f.Unlock()
+	if s.readers--; s.readers == 0 && s.released {
+		_ = s.f.Close()
+	}
+}
+
+// takeBelow removes the segments below first from the table and closes them, at once or when their
+// last reader is done.
+func (f *segmentFiles) takeBelow(first uint64) (old []uint64) {
+	f.Lock()
+	defer f.Unlock()
+	for n, s := range f.open { // order: sorted below
+		if n >= first {
+			continue
+		}
+		old = append(old, n)
+		delete(f.open, n)
+		if s.released = true; s.readers == 0 {
+			_ = s.f.Close()
+		}
+	}
+	slices.Sort(old)
+	return old
 }
 
 func (l *Log) path(name string) string { return l.o.FS.PathJoin(l.o.Dir, name) }
