@@ -23,7 +23,7 @@ import (
 // machines are the packages that are values in, values out: nothing in them may depend on when or
 // where they run. Packages below them (engines) are meant as well, but for suites of tests.
 var machines = []string{
-	"invariant", "subject", "wire", "api", "storage", "wal", "stream", "consumer", "meta", "replica",
+	"invariant", "subject", "wire", "api", "kv", "storage", "wal", "stream", "consumer", "meta", "replica",
 }
 
 // loops are the files of machine packages that hold a loop rather than a machine: what is
