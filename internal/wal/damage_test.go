@@ -15,6 +15,7 @@ import (
 // written is a closed log on disk and what it holds.
 type written struct {
 	fs      *simfs.FS
+	o       Options
 	ref     *reference
 	batches []batchAt
 }
@@ -34,9 +35,15 @@ func damageOptions(fs *simfs.FS) Options {
 // writeLog runs the updates, one batch each, and closes the log.
 func writeLog(t testing.TB, updates ...[]Update) *written {
 	t.Helper()
-	w := &written{fs: simfs.New(1, simfs.Strict), ref: newReference()}
+	fs := simfs.New(1, simfs.Strict)
+	return writeLogWith(t, damageOptions(fs), fs, updates...)
+}
+
+func writeLogWith(t testing.TB, o Options, fs *simfs.FS, updates ...[]Update) *written {
+	t.Helper()
+	w := &written{fs: fs, o: o, ref: newReference()}
 	w.fs.KeepHistory()
-	l, err := Open(damageOptions(w.fs))
+	l, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +63,7 @@ func writeLog(t testing.TB, updates ...[]Update) *written {
 func (w *written) scan(t testing.TB) {
 	t.Helper()
 	w.batches = nil
-	l, err := Open(damageOptions(w.fs))
+	l, err := Open(w.o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +188,9 @@ func mixedUpdates() (all [][]Update) {
 // TestWALFlipEveryByte flips one bit of every byte of a small log, one at a time. It must be found, and
 // what the log then says must not be wrong.
 func TestWALFlipEveryByte(t *testing.T) {
-	w := writeLog(t, mixedUpdates()[:18]...)
+	fs := simfs.New(1, simfs.Strict)
+	o := testOptions(fs, func(o *Options) { o.SegmentBytes = 8 << 10 })
+	w := writeLogWith(t, o, fs, mixedUpdates()[:9]...)
 	names, err := w.fs.List("data/wal")
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +209,8 @@ func TestWALFlipEveryByte(t *testing.T) {
 			if err := fs.FlipBit("data/wal/"+name, at, uint(at)); err != nil {
 				t.Fatal(err)
 			}
-			l, err := Open(damageOptions(fs))
+			o.FS = fs
+			l, err := Open(o)
 			if err != nil {
 				t.Fatalf("%s byte %d: %v", name, at, err)
 			}

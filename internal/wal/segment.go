@@ -29,7 +29,7 @@ const (
 	segmentVersion   = 1
 	segmentHeaderLen = 52
 
-	segmentBytesMin   = 16 << 10
+	segmentBytesMin   = 8 << 10
 	segmentBytesFirst = 4 << 20 // the first segment of a new log; then they double up to the option
 	zeroChunk         = 1 << 20
 	fillChunk         = 4 << 10
