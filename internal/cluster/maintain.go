@@ -12,8 +12,8 @@ import (
 // When a stream is checkpointed: after so much was written, or so long after the first write that
 // is not durable yet. Both bound what a restart has to replay.
 const (
-	checkpointBytes = 64 << 20
-	checkpointAge   = 60 * time.Second
+	checkpointBytes = 16 << 20
+	checkpointAge   = 10 * time.Second
 	maintainEvery   = 500 * time.Millisecond
 	tickEvery       = 100 * time.Millisecond
 )

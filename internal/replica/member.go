@@ -87,19 +87,37 @@ func (r *Replica) PeerGone(member uint64) {
 		return
 	}
 	if err := r.raft.ForgetLeader(); err == nil {
-		r.rush = true
+		r.rushAt = r.ticks + 1 + rushStagger*r.rank(member)
 		r.shard.mark(r)
 	}
+}
+
+// rushStagger is by how many ticks the members campaign one after another when their leader died:
+// all at once they would split the votes, and wait for a timeout after all.
+const rushStagger = 3
+
+// rank is the place of this member among the voters that remain without another one.
+func (r *Replica) rank(without uint64) (n uint64) {
+	for _, id := range r.conf.GetVoters() {
+		if id != without && id < r.cfg.ID {
+			n++
+		}
+	}
+	return n
 }
 
 // campaignFirst lets the first member of a new group, and one that saw its leader die, campaign
 // without waiting for a timeout.
 func (r *Replica) campaignFirst() {
+	if r.lead != 0 {
+		r.rushAt = 0
+	}
 	fresh := r.cfg.First && r.applied == GenesisIndex
-	if (!fresh && !r.rush) || r.lead != 0 || !slices.Contains(r.conf.GetVoters(), r.cfg.ID) {
+	rush := r.rushAt != 0 && r.ticks >= r.rushAt
+	if (!fresh && !rush) || r.lead != 0 || !slices.Contains(r.conf.GetVoters(), r.cfg.ID) {
 		return
 	}
-	r.rush = false
+	r.rushAt = 0
 	if err := r.raft.Campaign(); err != nil {
 		r.cfg.Logger.Debug("campaign: "+err.Error(), "group", r.cfg.Name)
 	}

@@ -114,7 +114,7 @@ type Replica struct {
 	commands    [][]byte          // scratch
 	membersDue  bool              // the list of members in status is a tick old
 	activeAt    map[uint64]uint64 // when a leader last heard of a member, in ticks
-	rush        bool              // campaign at the next tick
+	rushAt      uint64            // campaign at this tick, without waiting for a timeout; 0: do not
 }
 
 // Open starts a member on what the log and the machine hold. A group's first members are opened
