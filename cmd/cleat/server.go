@@ -39,7 +39,7 @@ type node struct {
 	broker  *broker.Broker
 	front   *server.Server
 	streams *jetstream.Service // nil without JetStream
-	cluster *cluster.Cluster   // nil without JetStream
+	cluster *cluster.Cluster   // nil without JetStream and without other servers
 	routes  *routes.Routes     // nil on a single server
 	serving chan struct{}      // closed when streams are served, or the server stops before
 	monitor *monitor.Monitor

@@ -21,7 +21,7 @@ func (h nodeHealth) Check(q monitor.HealthQuery) []monitor.HealthProblem {
 			Code: http.StatusInternalServerError, Type: monitor.HealthConnection,
 			Error: "server does not yet listen for clients",
 		}}
-	case q.ServerOnly || n.cluster == nil:
+	case q.ServerOnly || n.streams == nil:
 		return nil
 	case q.EnabledOnly:
 		return nil // Clients can connect, so what is stored is open.

@@ -57,7 +57,7 @@ func (n *node) sources() monitor.Sources {
 		Accounts: accountFigures{n.broker, n.front, cfg},
 		Health:   nodeHealth{n},
 	}
-	if n.cluster != nil {
+	if n.streams != nil {
 		src.JetStream = streamFigures{n.cluster, n.streams, cfg}
 	}
 	return src

@@ -117,8 +117,11 @@ func (n *node) startMessages() error {
 	if n.cluster == nil {
 		return nil
 	}
+	if err := n.cluster.Start(); err != nil {
+		return err
+	}
 	n.onStop(n.cluster.Close)
-	return n.cluster.Start()
+	return nil
 }
 
 // serveStreams begins to serve once this server belongs to a cluster. onStop of startStreams waits

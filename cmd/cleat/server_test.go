@@ -408,6 +408,62 @@ func TestServerAccounts(t *testing.T) {
 	p.connect(nats.UserInfo("s", "s"))
 }
 
+// TestServerMessages connects three servers without JetStream: messages, queue groups and answers go
+// between them, and clients hear of all. One that starts again is found again.
+func TestServerMessages(t *testing.T) {
+	dir := t.TempDir()
+	var routes []string
+	for range 3 {
+		port, err := freePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+	}
+	start := func(i int) *process {
+		file := filepath.Join(dir, fmt.Sprintf("%d.conf", i))
+		writeConfig(t, file, fmt.Sprintf("host: 127.0.0.1, cluster { listen: %q, routes: [%s] }",
+			strings.TrimPrefix(routes[i], "nats://"), strings.Join(routes, ", ")))
+		return startProcess(t, dir, "-c", file)
+	}
+	servers := []*process{start(0), start(1), start(2)}
+	awaitServers := func(nc *nats.Conn) {
+		t.Helper()
+		for deadline := time.Now().Add(startTimeout); len(nc.Servers()) < 3; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("a client knows of %v\n%s", nc.Servers(), servers[0].log)
+			}
+		}
+	}
+	request := func(from *nats.Conn) {
+		t.Helper()
+		for deadline := time.Now().Add(startTimeout); ; {
+			m, err := from.Request("q", []byte("x"), time.Second)
+			if err == nil && string(m.Data) == "answer" {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no answer: %v", err)
+			}
+		}
+	}
+	a, b := servers[0].connect(), servers[2].connect()
+	awaitServers(a)
+	if _, err := b.QueueSubscribe("q", "group", func(m *nats.Msg) { _ = m.Respond([]byte("answer")) }); err != nil {
+		t.Fatal(err)
+	}
+	request(a)
+	if code, body := servers[0].get("/healthz"); code != 200 {
+		t.Errorf("/healthz: %d %s", code, body)
+	}
+	a.Close()
+	servers[0].signal(syscall.SIGTERM)
+	servers[0].exits(0)
+	again := start(0).connect()
+	awaitServers(again)
+	request(again)
+}
+
 // TestServerWebSocket is the same server for browsers.
 func TestServerWebSocket(t *testing.T) {
 	dir := t.TempDir()

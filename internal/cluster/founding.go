@@ -342,14 +342,16 @@ func (f *founding) say(line string) {
 	}
 }
 
-// met gives the greetings of the servers that can be reached now.
+// met gives the greetings of the servers with streams that can be reached now.
 func (c *Cluster) met() map[uint64]greeting {
 	c.peers.mu.Lock()
 	defer c.peers.mu.Unlock()
 	all := make(map[uint64]greeting)
 	for id, up := range c.peers.up { // order: a map again
 		if up {
-			all[id] = c.peers.extra[id]
+			if g := c.peers.extra[id]; !g.MessagesOnly {
+				all[id] = g
+			}
 		}
 	}
 	return all
@@ -384,7 +386,7 @@ func (c *Cluster) advertised() string {
 	return c.opts.Route.Listen
 }
 
-// seedServers resolves the seeds to server ids; missing are the addresses that have not answered.
+// seedServers resolves the seeds to server ids, less those without streams; missing are the addresses that have not answered.
 func (c *Cluster) seedServers() (ids []uint64, missing []string) {
 	targets := c.transport.Targets()
 	for _, address := range c.seeds() {
@@ -393,7 +395,9 @@ func (c *Cluster) seedServers() (ids []uint64, missing []string) {
 			missing = append(missing, address)
 			continue
 		}
-		ids = append(ids, id)
+		if !c.messagesOnly(id) {
+			ids = append(ids, id)
+		}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), missing

@@ -45,6 +45,8 @@ type greeting struct {
 	Seeds   []string `json:"seeds"`
 	Route   string   `json:"route"`
 	Tags    []string `json:"tags,omitempty"`
+	// MessagesOnly is set by servers without streams.
+	MessagesOnly bool `json:"messages_only,omitempty"`
 	// Others is what packages above want all servers to know.
 	Others map[string]json.RawMessage `json:"others,omitempty"`
 }
@@ -160,7 +162,7 @@ func (h peerHandler) Hello() json.RawMessage {
 	id := h.c.identity()
 	h.c.peers.mu.Lock()
 	defer h.c.peers.mu.Unlock()
-	b, err := json.Marshal(greeting{Cluster: id.cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, Others: h.c.peers.others})
+	b, err := json.Marshal(greeting{Cluster: id.cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Others: h.c.peers.others})
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode greeting: %v", err)) // Our own type, always encodable.
 	}
@@ -177,6 +179,7 @@ func (h peerHandler) Greet(from peer.Hello) error {
 	switch {
 	case id.cluster != 0 && g.Cluster != 0 && id.cluster != g.Cluster:
 		return fmt.Errorf("it belongs to another cluster of the same name (id %016x, ours %016x)", g.Cluster, id.cluster)
+	case g.MessagesOnly || h.c.opts.MessagesOnly: // They found nothing, so they need not agree.
 	case id.cluster == 0 && g.Cluster == 0 && !slices.Equal(g.Seeds, h.c.seeds()):
 		return fmt.Errorf("neither server has data and their routes differ: it has %v, this server %v", g.Seeds, h.c.seeds())
 	}
@@ -188,6 +191,7 @@ func (h peerHandler) Greet(from peer.Hello) error {
 	h.c.peers.mu.Lock()
 	h.c.peers.greeted[from.Server], h.c.peers.extra[from.Server] = from, g
 	h.c.peers.mu.Unlock()
+	h.c.meet(g)
 	return nil
 }
 

@@ -18,6 +18,10 @@ const (
 	// not in a temporary directory as with nats-server.
 	defaultStoreDir = "cleat-data"
 
+	// defaultClusterName is for servers without streams, which alone may leave it out. nats-server
+	// lets them agree on a random one.
+	defaultClusterName = "default"
+
 	defaultMaxConnections  = 64 << 10
 	defaultMaxControlLine  = 4 << 10
 	defaultMaxPayload      = 1 << 20
@@ -111,6 +115,9 @@ func (c *Config) setDefaults(f *Flags) {
 	}
 	if c.Cluster.Enabled() {
 		orDefault(&c.Cluster.Host, c.clusterHost())
+		if !c.JetStream.Enabled {
+			orDefault(&c.Cluster.Name, defaultClusterName)
+		}
 		orDefault(&c.Cluster.AuthTimeout, authTimeout(c.Cluster.TLS))
 	}
 	if c.WebSocket.Port != 0 {
