@@ -75,7 +75,10 @@ func (r *Routes) Dropped() uint64 { return r.dropped.Load() }
 // peerChanged runs when a server becomes reachable or ceases to be.
 func (r *Routes) peerChanged(server uint64, _ string, up bool) {
 	if up {
+		// Ask, since what it had told was forgotten when it went; and tell, since it may have asked
+		// before there was a way back to it.
 		r.send(server, kindAsk, func(b []byte) []byte { return b })
+		r.tellAll(server)
 		return
 	}
 	r.mu.Lock()
