@@ -20,9 +20,9 @@ func consumerRoutes() []route {
 		{subject: "CONSUMER.CREATE.*.*", kind: "consumer_create_response", handle: (*call).consumerCreate},
 		{subject: "CONSUMER.CREATE.*.*.>", kind: "consumer_create_response", handle: (*call).consumerCreate},
 		{subject: "CONSUMER.DURABLE.CREATE.*.*", kind: "consumer_create_response", handle: (*call).consumerCreateDurable},
-		{subject: "CONSUMER.INFO.*.*", kind: "consumer_info_response", handle: (*call).consumerInfo},
-		{subject: "CONSUMER.NAMES.*", kind: "consumer_names_response", handle: (*call).consumerNames, failed: names},
-		{subject: "CONSUMER.LIST.*", kind: "consumer_list_response", handle: (*call).consumerList, failed: list},
+		{subject: "CONSUMER.INFO.*.*", kind: "consumer_info_response", handle: (*call).consumerInfo, reads: true},
+		{subject: "CONSUMER.NAMES.*", kind: "consumer_names_response", handle: (*call).consumerNames, failed: names, reads: true},
+		{subject: "CONSUMER.LIST.*", kind: "consumer_list_response", handle: (*call).consumerList, failed: list, reads: true},
 		{subject: "CONSUMER.DELETE.*.*", kind: "consumer_delete_response", handle: (*call).consumerDelete},
 		{subject: "CONSUMER.PAUSE.*.*", kind: "consumer_pause_response", handle: (*call).consumerPause},
 		{subject: "CONSUMER.RESET.*.*", kind: "consumer_reset_response", handle: (*call).consumerReset},
@@ -30,102 +30,94 @@ func consumerRoutes() []route {
 	}
 }
 
-// findSet gives the consumers of a stream; if there is no such stream it is answered.
-func (c *call) findSet(name string) *consumerSet {
+// findSet gives the stream with its consumers here; if there is no such stream it is answered.
+func (c *call) findSet(name string) (*cluster.Stream, *consumerSet) {
 	cs := c.find(name)
 	if cs == nil {
-		return nil
+		return nil, nil
 	}
 	set := c.svc.setOf(cs)
 	if set == nil {
 		c.refuse(api.ErrUnavailable)
+		return nil, nil
 	}
-	return set
+	return cs, set
 }
 
-// findFeed gives the consumer that the last two tokens of the subject name; if there is none it is
-// answered.
-func (c *call) findFeed() *feed {
-	set := c.findSet(c.tokens[len(c.tokens)-2])
-	if set == nil {
-		return nil
+// findFeed calls fn with the consumer that the last two tokens of the subject name, where it lives;
+// if there is none it is answered.
+func (c *call) findFeed(fn func(*feed)) {
+	if cs := c.find(c.tokens[len(c.tokens)-2]); cs != nil {
+		c.withFeed(cs, fn, func() { c.refuse(api.ErrConsumerNotFound) })
 	}
-	f := set.get(c.name())
-	if f == nil {
-		c.refuse(api.ErrConsumerNotFound)
-	}
-	return f
 }
 
 func (c *call) consumerInfo() {
 	if !c.empty() {
 		return
 	}
-	if f := c.findFeed(); f != nil {
+	c.findFeed(func(f *feed) {
 		c.respond(&api.ConsumerInfoResponse{Header: c.header(), ConsumerInfo: c.stampConsumer(f.info())})
-	}
+	})
 }
 
 func (c *call) consumerNames() {
-	resp := &api.ConsumerNamesResponse{Header: c.header(), Page: api.Page{Limit: api.NamesPage}, Consumers: []string{}}
-	feeds, ok := c.consumerPage(&resp.Page)
-	if !ok {
-		return
-	}
-	for _, f := range feeds {
-		resp.Consumers = append(resp.Consumers, f.name)
-	}
-	c.respond(resp)
+	p := api.Page{Limit: api.NamesPage}
+	c.listConsumers(&p, func(infos []*api.ConsumerInfo, _ []string) {
+		resp := &api.ConsumerNamesResponse{Header: c.header(), Page: p, Consumers: make([]string, len(infos))}
+		for i, info := range infos {
+			resp.Consumers[i] = info.Name
+		}
+		c.respond(resp)
+	})
 }
 
 func (c *call) consumerList() {
-	resp := &api.ConsumerListResponse{Header: c.header(), Page: api.Page{Limit: api.ListPage}, Consumers: []*api.ConsumerInfo{}}
-	feeds, ok := c.consumerPage(&resp.Page)
-	if !ok {
-		return
-	}
-	for _, f := range feeds {
-		resp.Consumers = append(resp.Consumers, c.stampConsumer(f.info()))
-	}
-	c.respond(resp)
+	p := api.Page{Limit: api.ListPage}
+	c.listConsumers(&p, func(infos []*api.ConsumerInfo, missing []string) {
+		c.respond(&api.ConsumerListResponse{Header: c.header(), Page: p, Consumers: infos, Missing: missing})
+	})
 }
 
-// consumerPage reads a paging request and gives that part of the stream's consumers, or answers.
-func (c *call) consumerPage(p *api.Page) ([]*feed, bool) {
+// listConsumers reads a paging request and gives done that part of the stream's consumers, or answers
+// it. Another server, which merges what it hears, gets all of them.
+func (c *call) listConsumers(p *api.Page, done func(infos []*api.ConsumerInfo, missing []string)) {
 	var q struct {
 		Offset int `json:"offset"`
 	}
 	if !c.decodeOptional(&q) {
-		return nil, false
+		return
 	}
-	set := c.findSet(c.name())
-	if set == nil {
-		return nil, false
+	cs := c.find(c.name())
+	if cs == nil {
+		return
 	}
-	feeds := set.list()
-	p.Offset, p.Total = q.Offset, len(feeds)
-	from, to := p.Slice()
-	return feeds[from:to], true
+	c.consumersEverywhere(cs, func(infos []*api.ConsumerInfo, missing []string) {
+		p.Offset, p.Total = q.Offset, len(infos)
+		if c.via != nil {
+			p.Limit = p.Total
+		}
+		from, to := p.Slice()
+		done(append([]*api.ConsumerInfo{}, infos[from:to]...), missing)
+	})
 }
 
 func (c *call) consumerDelete() {
 	if !c.empty() {
 		return
 	}
-	f := c.findFeed()
-	if f == nil {
-		return
-	}
-	gone := func() {
-		f.set.remove(f, consumer.EndDeleted)
-		f.set.adviseAction(f.name, "DELETED", "delete")
-		c.success()
-	}
-	if !f.logged {
-		gone()
-		return
-	}
-	c.propose(f.set.st, goneCommand(f), func(*stream.Result) { c.later(gone) })
+	c.findFeed(func(f *feed) {
+		gone := func() {
+			f.set.remove(f, consumer.EndDeleted)
+			f.set.adviseAction(f.name, "DELETED", "delete")
+			c.success()
+		}
+		if !f.logged {
+			gone()
+			return
+		}
+		c.propose(f.set.st, goneCommand(f), func(*stream.Result) { c.later(gone) })
+	})
 }
 
 func (c *call) consumerPause() {
@@ -133,10 +125,10 @@ func (c *call) consumerPause() {
 	if !api.EmptyRequest(c.body) && !c.decode(&q) {
 		return
 	}
-	f := c.findFeed()
-	if f == nil {
-		return
-	}
+	c.findFeed(func(f *feed) { c.pause(f, &q) })
+}
+
+func (c *call) pause(f *feed, q *api.ConsumerPauseRequest) {
 	now := time.Now()
 	resp := &api.ConsumerPauseResponse{Header: c.header(), PauseUntil: q.PauseUntil}
 	var until *time.Time
@@ -158,27 +150,19 @@ func (c *call) consumerPause() {
 	c.propose(f.set.st, createCommand(&consumer.Create{Config: cfg, Action: api.ActionUpdate}), func(*stream.Result) { c.later(paused) })
 }
 
-// consumerReset does not answer if there is no such consumer.
 func (c *call) consumerReset() {
-	cs := c.svc.cluster.Stream(c.account.broker.Name(), c.tokens[len(c.tokens)-2])
-	if cs == nil {
-		return
-	}
-	set := c.svc.setOf(cs)
-	if set == nil {
-		return
-	}
-	f := set.get(c.name())
 	var q api.ConsumerResetRequest
-	if f == nil || !api.EmptyRequest(c.body) && !c.decode(&q) {
+	if !api.EmptyRequest(c.body) && !c.decode(&q) {
 		return
 	}
-	at, err := f.reset(q.Seq)
-	if err != nil {
-		c.refuse(err)
-		return
-	}
-	c.respond(&api.ConsumerResetResponse{Header: c.header(), ConsumerInfo: c.stampConsumer(f.info()), ResetSeq: at})
+	c.findFeed(func(f *feed) {
+		at, err := f.reset(q.Seq)
+		if err != nil {
+			c.refuse(err)
+			return
+		}
+		c.respond(&api.ConsumerResetResponse{Header: c.header(), ConsumerInfo: c.stampConsumer(f.info()), ResetSeq: at})
+	})
 }
 
 func (c *call) consumerUnpin() {
@@ -194,16 +178,14 @@ func (c *call) consumerUnpin() {
 		c.refuse(api.ErrPriorityGroupInvalid)
 		return
 	}
-	f := c.findFeed()
-	if f == nil {
-		return
-	}
-	if !slices.Contains(f.config().PriorityGroups, q.Group) {
-		c.refuse(api.ErrPriorityGroupUnknown)
-		return
-	}
-	f.unpin(q.Group)
-	c.respond(&api.SuccessResponse{Header: c.header()})
+	c.findFeed(func(f *feed) {
+		if !slices.Contains(f.config().PriorityGroups, q.Group) {
+			c.refuse(api.ErrPriorityGroupUnknown)
+			return
+		}
+		f.unpin(q.Group)
+		c.respond(&api.SuccessResponse{Header: c.header()})
+	})
 }
 
 // stampConsumer fills in what the server adds to the metadata of a consumer.
@@ -232,7 +214,7 @@ func (f *feed) pauseUntil(until *time.Time) {
 
 // reset starts the consumer over at a sequence, or just above its floor if that is 0.
 func (f *feed) reset(seq uint64) (at uint64, err *api.Error) {
-	f.set.machine.View(func(r storage.Reader) {
+	f.source.View(func(r storage.Reader) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if at, err = f.machine.ResetPoint(r, seq); err == nil {

@@ -37,22 +37,32 @@ func (c *call) createConsumer(tokens []string, durable bool) {
 		c.refuse(err)
 		return
 	}
-	set := c.findSet(tokens[0])
-	if set == nil {
+	cs, set := c.findSet(tokens[0])
+	if cs == nil {
 		return
 	}
 	if err := c.completeConsumer(set, &q); err != nil {
 		c.refuse(err)
 		return
 	}
-	if replicated(&q.Config, set) {
-		c.createLogged(set, &q)
-		return
-	}
-	c.read(set.st, func(*stream.Stream) {
+	c.whereCreated(cs, &q, func() {
+		if q.Config.Name == "" {
+			q.Config.Name = randomName()
+		}
+		if replicatedIn(&q.Config, cs.Config()) {
+			c.createLogged(set, &q)
+		} else {
+			c.createEphemeral(set, &q)
+		}
+	})
+}
+
+// createEphemeral creates a consumer that only this server knows of.
+func (c *call) createEphemeral(set *consumerSet, q *api.ConsumerCreateRequest) {
+	c.read(set.st, func(source *stream.Stream) {
 		set.await(q.Config.Name)
 		defer set.answered(q.Config.Name)
-		info, err := set.createLocal(&q, c.limits.MaxConsumers)
+		info, err := set.createLocal(source, q, c.limits.MaxConsumers)
 		if err != nil {
 			c.refuse(err)
 			return
@@ -67,10 +77,7 @@ func (c *call) consumerCreated(info *api.ConsumerInfo) {
 
 // completeConsumer fills in what a request left out and checks it.
 func (c *call) completeConsumer(set *consumerSet, q *api.ConsumerCreateRequest) *api.Error {
-	cfg := set.machine.Config()
-	if cfg == nil {
-		return api.ErrUnavailable
-	}
+	cfg := set.st.Config()
 	if q.Pedantic {
 		if err := checkPedantic(&q.Config); err != nil {
 			return err
@@ -88,19 +95,14 @@ func (c *call) completeConsumer(set *consumerSet, q *api.ConsumerCreateRequest) 
 	if err := consumer.Check(&q.Config, cfg, limits); err != nil {
 		return err
 	}
-	if q.Config.Name == "" {
-		q.Config.Name = randomName()
-	}
 	return nil
 }
 
-// replicated tells whether a consumer's state goes through the stream's log: durable ones, those
-// that have acknowledgements to remember unless they ask for memory, and all where an
+// replicatedIn tells whether a consumer's state goes through the log of such a stream: durable ones,
+// those that have acknowledgements to remember unless they ask for memory, and all where an
 // acknowledgement removes the message. A watcher is none of these.
-func replicated(cfg *api.ConsumerConfig, set *consumerSet) bool {
-	stream := set.machine.Config()
-	return cfg.Durable != "" || cfg.AckPolicy != api.AckNone && !cfg.MemoryStorage ||
-		stream != nil && stream.Retention != api.LimitsRetention
+func replicatedIn(cfg *api.ConsumerConfig, stream *api.StreamConfig) bool {
+	return cfg.Durable != "" || cfg.AckPolicy != api.AckNone && !cfg.MemoryStorage || stream.Retention != api.LimitsRetention
 }
 
 // checkCreateSubject holds the names and the filter in the subject against the body.
@@ -148,7 +150,7 @@ func checkPedantic(cfg *api.ConsumerConfig) *api.Error {
 func randomName() string { return rand.Text()[:8] }
 
 // createLocal creates or updates an ephemeral consumer.
-func (s *consumerSet) createLocal(q *api.ConsumerCreateRequest, most int) (*api.ConsumerInfo, *api.Error) {
+func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRequest, most int) (*api.ConsumerInfo, *api.Error) {
 	now := time.Now().UnixNano()
 	cfg := q.Config
 	old := s.get(cfg.Name)
@@ -162,10 +164,13 @@ func (s *consumerSet) createLocal(q *api.ConsumerCreateRequest, most int) (*api.
 	if old != nil {
 		return s.updateLocal(old, &cfg)
 	}
+	if _, ok := source.Consumers().Get(cfg.Name); ok {
+		return nil, api.ErrConsumerNameInUse
+	}
 	if s.full(most) {
 		return nil, api.ErrMaximumConsumers
 	}
-	f := &feed{set: s, name: cfg.Name, created: now}
+	f := &feed{set: s, source: source, name: cfg.Name, created: now}
 	var info *api.ConsumerInfo
 	if !s.begin(f, &cfg, func(r storage.Reader) *consumer.Consumer {
 		spec := consumer.Spec{Stream: s.st.Name(), Name: cfg.Name, Config: cfg, Created: now, Start: consumer.StartOf(r, &cfg)}
@@ -211,7 +216,7 @@ func (f *feed) checkUpdate(cfg *api.ConsumerConfig) *api.Error {
 // full tells whether the stream has as many consumers as it may.
 func (s *consumerSet) full(account int) bool {
 	limit := s.svc.opts.Limits.MaxConsumers
-	if cfg := s.machine.Config(); cfg != nil && cfg.MaxConsumers > 0 {
+	if cfg := s.st.Config(); cfg.MaxConsumers > 0 {
 		limit = cfg.MaxConsumers
 	} else if account > 0 {
 		limit = account

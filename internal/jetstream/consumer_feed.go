@@ -21,6 +21,7 @@ import (
 type feed struct {
 	task
 	set     *consumerSet
+	source  *stream.Stream // of the local replica, which the feed follows
 	name    string
 	created int64
 	logged  bool // its state is replicated, see journal
@@ -102,7 +103,7 @@ func (f *feed) run(w *worker) (again bool) {
 	t.Reset(now)
 	t.Interest, t.Load = f.set.interest, f.set.load
 	w.feed, w.did = f, did{}
-	f.set.machine.View(w.view)
+	f.source.View(w.view)
 	did := w.did
 	w.feed, t.Reader = nil, nil
 	if did.askFlow {
@@ -312,7 +313,7 @@ func (f *feed) update(cfg *api.ConsumerConfig) {
 	if same {
 		return
 	}
-	f.set.machine.Observe(f, consumer.Filters(cfg), func(r storage.Reader) {
+	f.source.Observe(f, consumer.Filters(cfg), func(r storage.Reader) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.machine.Update(r, *cfg)
@@ -321,7 +322,7 @@ func (f *feed) update(cfg *api.ConsumerConfig) {
 	closed := f.closed
 	f.mu.Unlock()
 	if closed {
-		f.set.machine.Unobserve(f)
+		f.source.Unobserve(f)
 		return
 	}
 	f.subscribe()
@@ -330,7 +331,7 @@ func (f *feed) update(cfg *api.ConsumerConfig) {
 
 // end closes the feed and tells those who wait for messages why, if status is not empty.
 func (f *feed) end(out *broker.Batch, status string) {
-	f.set.machine.Unobserve(f)
+	f.source.Unobserve(f)
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()

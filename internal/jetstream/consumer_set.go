@@ -21,7 +21,6 @@ type consumerSet struct {
 	svc      *Service
 	sched    *scheduler
 	st       *cluster.Stream
-	machine  *stream.Stream
 	account  *broker.Account
 	interest func(subject, queue string) bool
 
@@ -49,13 +48,11 @@ const recentMsgs = 128
 // newConsumerSet makes the part of a hosted stream that runs its consumers.
 func newConsumerSet(h *hosted) part {
 	s := &consumerSet{
-		svc: h.svc, sched: h.svc.sched, st: h.stream, machine: h.stream.Machine(),
+		svc: h.svc, sched: h.svc.sched, st: h.stream,
 		account: h.account, interest: h.account.Interest,
 		feeds: make(map[string]*feed), awaited: make(map[string]int),
 	}
-	if s.machine != nil {
-		s.followSoon()
-	}
+	s.followSoon()
 	return s
 }
 
@@ -85,21 +82,26 @@ func (s *Service) setOf(st *cluster.Stream) *consumerSet {
 
 func (h *hosted) set() *consumerSet {
 	for _, p := range h.parts {
-		if set, ok := p.(*consumerSet); ok && set.machine != nil {
+		if set, ok := p.(*consumerSet); ok {
 			return set
 		}
 	}
 	return nil
 }
 
-// updated, leaderChanged and stop are called by the hosted stream, see part.
-func (s *consumerSet) updated() {}
-
-func (s *consumerSet) leaderChanged() {
-	if s.machine != nil {
-		s.followSoon()
+// updated, leaderChanged and stop are called by the hosted stream, see part. A local replica may
+// have come or gone; who followed one that has gone must look for another server.
+func (s *consumerSet) updated() {
+	now := s.st.Machine()
+	for _, f := range s.list() {
+		if f.source != now {
+			s.remove(f, consumer.EndLeader)
+		}
 	}
+	s.followSoon()
 }
+
+func (s *consumerSet) leaderChanged() { s.followSoon() }
 
 func (s *consumerSet) stop() { s.end(consumer.EndDeleted) }
 
@@ -153,7 +155,7 @@ func (s *consumerSet) applied() {
 		s.wakes.spare = list[:0]
 		s.wakes.Unlock()
 	}
-	if s.machine != nil && s.machine.Consumers().Version() != s.followed.Load() {
+	if m := s.st.Machine(); m != nil && m.Consumers().Version() != s.followed.Load() {
 		s.followSoon()
 	}
 }
@@ -242,6 +244,9 @@ func (s *consumerSet) expire(f *feed) {
 // followSoon makes the feeds agree with the registry once the local replica has caught up with
 // everything that was decided before it led.
 func (s *consumerSet) followSoon() {
+	if s.st.Machine() == nil {
+		return
+	}
 	s.st.ReadIndex(func(err error) {
 		if err == nil {
 			s.sched.do(func(*worker) { s.follow() })
@@ -254,7 +259,11 @@ func (s *consumerSet) followSoon() {
 func (s *consumerSet) follow() {
 	s.following.Lock()
 	defer s.following.Unlock()
-	registry := s.machine.Consumers()
+	source := s.st.Machine()
+	if source == nil {
+		return
+	}
+	registry := source.Consumers()
 	leads := s.st.IsLeader()
 	s.followed.Store(registry.Version())
 	entries := map[string]*consumer.Entry{}
@@ -277,7 +286,7 @@ func (s *consumerSet) follow() {
 		}
 	}
 	for _, e := range entries {
-		s.startLogged(e)
+		s.startLogged(source, e)
 	}
 }
 
@@ -289,11 +298,11 @@ func (s *consumerSet) restart(f *feed) {
 }
 
 // startLogged delivers for a replicated consumer.
-func (s *consumerSet) startLogged(e *consumer.Entry) {
-	f := &feed{set: s, name: e.Name(), created: e.Created, logged: true}
+func (s *consumerSet) startLogged(source *stream.Stream, e *consumer.Entry) {
+	f := &feed{set: s, source: source, name: e.Name(), created: e.Created, logged: true}
 	if !s.begin(f, &e.Config, func(r storage.Reader) *consumer.Consumer {
 		spec := consumer.Spec{Stream: s.st.Name(), Name: e.Name(), Config: e.Config, Created: e.Created, Start: e.Start}
-		return consumer.New(r, spec, s.machine.Consumers().Acks(e), time.Now().UnixNano())
+		return consumer.New(r, spec, source.Consumers().Acks(e), time.Now().UnixNano())
 	}) {
 		return
 	}
@@ -306,11 +315,14 @@ func (s *consumerSet) begin(f *feed, cfg *api.ConsumerConfig, create func(storag
 	if s.get(f.name) != nil {
 		return false
 	}
-	s.machine.Observe(f, consumer.Filters(cfg), func(r storage.Reader) { f.machine = create(r) })
+	f.source.Observe(f, consumer.Filters(cfg), func(r storage.Reader) { f.machine = create(r) })
 	if !s.enter(f) {
-		s.machine.Unobserve(f)
+		f.source.Unobserve(f)
 		return false
 	}
 	f.subscribe()
+	if f.source != s.st.Machine() {
+		s.remove(f, consumer.EndLeader) // The replica went while the feed was made.
+	}
 	return true
 }
