@@ -169,7 +169,11 @@ func (r *Replica) applyConf(e *pb.Entry, at Entry) error {
 func (r *Replica) setConf(c *pb.ConfState) { r.conf, r.confBytes = c, EncodeConf(c) }
 
 func (r *Replica) noteLeader(s *raft.SoftState) {
+	changed := r.lead != s.Lead
 	r.lead = s.Lead
+	if changed && r.lead != 0 && r.reads.asked != nil {
+		r.ask(r.reads.asked) // The leader that was asked first will not answer.
+	}
 	if s.RaftState != raft.StateLeader {
 		r.localReads.Store(false)
 	}
