@@ -193,8 +193,11 @@ func (l *Log) createSegment(number uint64, size int64) (_ *segment, err error) {
 // the file system's journal too.
 //
 // The zeros are written a page at a time: the kernel caches what one call writes as one piece, and
-// a sync later writes every piece out whole that has a dirty byte. With calls of 1 MiB each sync
-// of a 512-byte batch wrote 1 MiB.
+// accounts for all of a piece when a byte of it is written later. With calls of 1 MiB each sync of a
+// 512-byte batch counted as 1 MiB written by this process, although the disk got a page.
+//
+// They are synced in pieces of 1 MiB, so that a batch that is being synced meanwhile waits behind one
+// of them at most.
 func (s *segment) fill(cluster, server uint64) error {
 	h := segmentHeader{cluster: cluster, server: server, number: s.number, size: s.size}
 	head := h.encode()
@@ -214,6 +217,11 @@ func (s *segment) fill(cluster, server uint64) error {
 			return err
 		}
 		clear(b[:sectorSize])
+		if done := at + int64(len(b)); done%zeroChunk == 0 && done < s.size {
+			if err := s.f.SyncData(); err != nil {
+				return err
+			}
+		}
 	}
 	return s.f.Sync()
 }
