@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -130,10 +131,26 @@ func (n *node) serveStreams() {
 	defer close(n.serving)
 	select {
 	case <-n.cluster.Formed():
-		n.streams.Start(n.cluster)
 	case <-n.cluster.Done():
+		return
+	}
+	n.streams.Start(n.cluster)
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	go func() {
+		select {
+		case <-n.cluster.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := n.streams.Ready(ctx); err != nil {
+		n.log.Warn("Not all streams are served yet: " + err.Error())
 	}
 }
+
+// readyTimeout is how long clients are kept waiting for streams that are stored here to be served.
+const readyTimeout = 30 * time.Second
 
 // accountLimits tells whether an account has JetStream, and within which limits.
 func (n *node) accountLimits(name string) (limits api.AccountLimits, ok bool) {
