@@ -109,7 +109,7 @@ func (l *Log) relocate(limit uint64) {
 	for _, g := range l.sorted() {
 		g.mu.Lock()
 		n := g.oldest(limit)
-		candidate := n != 0 && n < limit && g.damage() == nil && !g.pending()
+		candidate := n != 0 && n < limit && !g.damaged && !g.pending() && g.size() <= left
 		lo, hi, version := g.start.Index+1, g.last+1, g.version
 		g.mu.Unlock()
 		if !candidate {
@@ -133,6 +133,14 @@ func (l *Log) relocate(limit uint64) {
 		left -= size
 		l.resubmit(g, entries, version)
 	}
+}
+
+// size is about how many bytes of payloads the group's log has. The caller holds g.mu.
+func (g *group) size() (n uint64) {
+	for _, r := range g.runs {
+		n += uint64(r.payloadLen)
+	}
+	return n
 }
 
 // pending tells whether an entry is on its way to the disk. The caller holds g.mu.

@@ -91,6 +91,9 @@ func (w *writer) answer(err error) {
 	clear(w.ops)
 	w.subs, w.ops = w.subs[:0], w.ops[:0]
 	w.batch.seq = 0
+	if int64(cap(w.sectors.buf)) > 2*w.l.o.BatchBytes {
+		w.sectors.buf = nil // It was an exception.
+	}
 }
 
 // take moves submissions from the queue to the writer, as many as fit in a batch and at least one.
