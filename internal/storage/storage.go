@@ -133,6 +133,12 @@ type Reader interface {
 	// key has the prefix, until fn returns false.
 	Aux(key string) ([]byte, bool)
 	AuxRange(prefix string, fn func(key string, value []byte) bool)
+
+	// Err is the first error that kept a method without an error result from answering: what
+	// it said then ("not there", 0) was not an answer. It stays until the engine is closed, and
+	// Commit fails with it. Who tells a client that something is not there asks Err first. Only
+	// engines that look things up on disk ever have one.
+	Err() error
 }
 
 // Tx is one atomic change. Only the engine's owner makes one, one at a time; its reads see what it

@@ -17,6 +17,7 @@ func (c *Current[V]) View() V { return *c.p.Load() }
 func (c *Current[V]) Publish(v V) { c.p.Store(&v) }
 
 func (c *Current[V]) State() storage.State                          { return c.View().State() }
+func (c *Current[V]) Err() error                                    { return c.View().Err() }
 func (c *Current[V]) Applied() storage.Applied                      { return c.View().Applied() }
 func (c *Current[V]) Load(seq uint64) (storage.Message, error)      { return c.View().Load(seq) }
 func (c *Current[V]) Subject(s string) (storage.SubjectState, bool) { return c.View().Subject(s) }

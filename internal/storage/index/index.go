@@ -144,6 +144,9 @@ func (x *Index) SetApplied(at storage.Applied) { x.applied = at }
 // Applied is the position last set.
 func (x *Index) Applied() storage.Applied { return x.applied }
 
+// Err is nil: looking something up in memory does not fail.
+func (x *Index) Err() error { return nil }
+
 // SetAux stores an auxiliary record. The caller does not change value afterwards.
 func (x *Index) SetAux(key string, value []byte) { x.auxiliary().set(key, value) }
 

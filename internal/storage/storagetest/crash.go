@@ -3,6 +3,7 @@ package storagetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -22,28 +23,79 @@ func CrashPrefix(t *testing.T, k Kind, seeds, changes int) {
 }
 
 func crash(t *testing.T, k Kind, seed uint64, changes int) {
-	mem := vfs.NewCrashableMem()
-	rng := rand.New(rand.NewPCG(seed, 2))
-	h := newHistory(seed)
-	op := 0
-	cut := func(o errorfs.Op) error {
-		if op++; o.Kind.ReadOrWrite() == errorfs.OpIsWrite && rng.IntN(4) == 0 {
-			survive(t, k, h, crashed(mem, rng), rng, fmt.Sprintf("cut before operation %d, %v of %s", op, o.Kind, o.Path))
-		}
-		return nil
-	}
-	s := newSite(t, k, errorfs.Wrap(mem, errorfs.InjectorFunc(cut)))
+	c := &crasher{t: t, kind: k, h: newHistory(seed), mem: vfs.NewCrashableMem(), rng: rand.New(rand.NewPCG(seed, 2))}
+	s := newSite(t, k, errorfs.Wrap(c.mem, errorfs.InjectorFunc(c.before)))
 	e := s.open("e")
 	for i := range changes {
-		if err := h.step(e); err != nil {
+		if err := c.h.step(e); err != nil {
 			t.Fatalf("change %d: %v", i, err)
 		}
-		if rng.IntN(10) == 0 {
-			survive(t, k, h, crashed(mem, rng), rng, fmt.Sprintf("cut after change %d", i))
+		if i%10 == 9 {
+			c.cut(fmt.Sprintf("cut after change %d", i))
 		}
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if err := s.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d cuts", c.cuts)
+}
+
+// crasher cuts the power before calls on a file system, from whichever goroutine they come.
+type crasher struct {
+	t    *testing.T
+	kind Kind
+	h    *history
+	mem  *vfs.MemFS
+
+	mu   sync.Mutex
+	rng  *rand.Rand
+	op   int
+	cuts int
+}
+
+// before is called ahead of each call on the file system.
+func (c *crasher) before(o errorfs.Op) error {
+	c.mu.Lock()
+	c.op++
+	hit := o.Kind.ReadOrWrite() == errorfs.OpIsWrite && c.rng.IntN(4) == 0
+	op := c.op
+	c.mu.Unlock()
+	if hit {
+		c.cut(fmt.Sprintf("cut before operation %d, %v of %s", op, o.Kind, o.Path))
+	}
+	return nil
+}
+
+// cut checks what a power cut at this moment leaves, cutting again during recovery now and then.
+func (c *crasher) cut(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cuts++
+	r := recovery{t: c.t, kind: c.kind, h: c.h, floor: c.h.durable(), rng: c.rng, what: what}
+	left := crashed(c.mem, c.rng)
+	var again *vfs.MemFS
+	var mu sync.Mutex
+	opened := false
+	rng := rand.New(rand.NewPCG(c.rng.Uint64(), 4))
+	before := func(o errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !opened && again == nil && o.Kind.ReadOrWrite() == errorfs.OpIsWrite && rng.IntN(8) == 0 {
+			again = crashed(left, rng)
+		}
+		return nil
+	}
+	r.check(errorfs.Wrap(left, errorfs.InjectorFunc(before)), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		opened = true
+	})
+	if again != nil {
+		r.what += ", and again"
+		r.check(again, func() {})
 	}
 }
 
@@ -53,50 +105,52 @@ func crashed(mem *vfs.MemFS, rng *rand.Rand) *vfs.MemFS {
 	return mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})
 }
 
-// survive opens what a crash left, checks it, and makes some further changes.
-func survive(t *testing.T, k Kind, h *history, left *vfs.MemFS, rng *rand.Rand, what string) {
-	t.Helper()
-	// The power fails again during recovery, now and then.
-	var again *vfs.MemFS
-	opened := false
-	cut := func(o errorfs.Op) error {
-		if !opened && again == nil && o.Kind.ReadOrWrite() == errorfs.OpIsWrite && rng.IntN(8) == 0 {
-			again = crashed(left, rng)
-		}
-		return nil
+// recovery opens what a crash left.
+type recovery struct {
+	t     *testing.T
+	kind  Kind
+	h     *history
+	floor uint64
+	rng   *rand.Rand
+	what  string
+}
+
+// check opens the engine, checks its state, and makes some further changes.
+func (r *recovery) check(fs vfs.FS, opened func()) {
+	r.t.Helper()
+	store, err := r.kind.Open(fs, dir)
+	if err != nil {
+		r.fatal(err)
 	}
-	s := newSite(t, k, errorfs.Wrap(left, errorfs.InjectorFunc(cut)))
-	recheck(t, s, h, rng, what, func() { opened = true })
-	if again != nil {
-		recheck(t, newSite(t, k, again), h, rng, what+", and again", func() {})
+	e, err := store.Open("e", r.kind.Options)
+	if err != nil {
+		r.fatal(err)
+	}
+	opened()
+	if d := r.h.check(e, r.floor, r.rng); d != "" {
+		r.fatal(d)
+	}
+	next := r.h.after(e, r.rng.Uint64())
+	for range 5 {
+		if err := next.step(e); err != nil {
+			r.fatal("afterwards: ", err)
+		}
+	}
+	if d := difference(next.model, e, r.rng, true); d != "" {
+		r.fatal("afterwards: ", d)
+	}
+	if err := e.Close(); err != nil {
+		r.fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		r.fatal(err)
 	}
 }
 
-func recheck(t *testing.T, s *site, h *history, rng *rand.Rand, what string, opened func()) {
-	t.Helper()
-	e, err := s.store.Open("e", s.kind.Options)
-	opened()
-	if err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	if d := h.check(e, rng); d != "" {
-		t.Fatalf("%s: %s", what, d)
-	}
-	next := newHistory(rng.Uint64())
-	next.states = map[uint64]*model{e.Applied().Index: h.states[e.Applied().Index]}
-	next.resume(e)
-	for range 5 {
-		if err := next.step(e); err != nil {
-			t.Fatalf("%s: afterwards: %v", what, err)
-		}
-	}
-	if d := difference(next.model, e, rng, true); d != "" {
-		t.Fatalf("%s: afterwards: %s", what, d)
-	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.store.Close(); err != nil {
-		t.Fatal(err)
-	}
+// fatal ends the test run by a panic: it may be called on a goroutine of the engine, which t.Fatal
+// could not stop.
+func (r *recovery) fatal(args ...any) {
+	r.t.Helper()
+	r.t.Error(r.what + ": " + fmt.Sprint(args...))
+	panic("the test has failed")
 }

@@ -4,23 +4,47 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 
 	"github.com/cleatkv/cleat/internal/storage"
 )
 
 // history makes random changes with background work in between, and remembers the state after
-// each commit, to find the one that a reopened engine came back to.
+// each commit, to find the one that a reopened engine came back to. An engine may have goroutines
+// of its own that meet the crash, so what a check needs is guarded.
 type history struct {
 	*writer
+
+	mu     sync.Mutex
 	states map[uint64]*model // by applied index
-	floor  uint64            // a durable index that was reported
+	floor  uint64            // the highest durable index that was reported
 }
 
 func newHistory(seed uint64) *history {
 	h := &history{writer: newWriter(seed), states: make(map[uint64]*model)}
 	h.large = 3000
-	h.states[0] = h.model
+	h.remember(h.model)
+	h.committing = h.remember
 	return h
+}
+
+func (h *history) remember(m *model) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.states[m.applied.Index] = m
+}
+
+func (h *history) state(index uint64) *model {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.states[index]
+}
+
+// durable is a position that no crash from now on may fall behind.
+func (h *history) durable() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.floor
 }
 
 // step makes a change, or does background work. An error is the engine's.
@@ -28,9 +52,11 @@ func (h *history) step(e storage.Engine) error {
 	if err := h.change(e); err != nil {
 		return err
 	}
-	h.states[h.index] = h.model
 	err := h.background(e)
-	h.floor = max(h.floor, e.Durable().Index)
+	durable := e.Durable().Index
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.floor = max(h.floor, durable)
 	return err
 }
 
@@ -55,16 +81,16 @@ func (h *history) background(e storage.Engine) error {
 	return nil
 }
 
-// check says what is wrong with a reopened engine, or "": it is at a commit, not before what was
-// durable, and all of it is there.
-func (h *history) check(e storage.Engine, rng *rand.Rand) string {
+// check says what is wrong with a reopened engine, or "": it is at a commit, not before floor, and
+// all of it is there.
+func (h *history) check(e storage.Engine, floor uint64, rng *rand.Rand) string {
 	at := e.Applied().Index
-	m := h.states[at]
+	m := h.state(at)
 	switch {
 	case m == nil:
 		return fmt.Sprintf("it came back to %d, which is no commit", at)
-	case at < h.floor:
-		return fmt.Sprintf("it came back to %d, though %d was durable", at, h.floor)
+	case at < floor:
+		return fmt.Sprintf("it came back to %d, though %d was durable", at, floor)
 	}
 	if d := difference(m, e, rng, true); d != "" {
 		return d
@@ -75,13 +101,11 @@ func (h *history) check(e storage.Engine, rng *rand.Rand) string {
 	return ""
 }
 
-// resume makes the state that an engine came back to the one to go on from.
-func (h *history) resume(e storage.Engine) {
-	h.index = e.Applied().Index
-	h.model = h.states[h.index]
-	for index := range h.states {
-		if index > h.index {
-			delete(h.states, index)
-		}
-	}
+// after returns a history that goes on where a reopened engine is.
+func (h *history) after(e storage.Engine, seed uint64) *history {
+	n := newHistory(seed)
+	n.model = h.state(e.Applied().Index)
+	n.index = n.model.applied.Index
+	n.remember(n.model)
+	return n
 }

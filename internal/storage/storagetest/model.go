@@ -71,6 +71,7 @@ func (m *model) State() storage.State {
 }
 
 func (m *model) Applied() storage.Applied { return m.applied }
+func (m *model) Err() error               { return nil }
 
 func (m *model) Load(seq uint64) (storage.Message, error) {
 	if i := m.at(seq); i < len(m.msgs) && m.msgs[i].Seq == seq {

@@ -58,10 +58,17 @@ type writer struct {
 	model *model
 	index uint64
 	large int // size of the rare large bodies
+
+	committing func(*model) // called with the state that a commit is about to bring about
 }
 
 func newWriter(seed uint64) *writer {
-	return &writer{rng: rand.New(rand.NewPCG(seed, 1)), model: newModel(), large: 20_000}
+	return &writer{
+		rng:        rand.New(rand.NewPCG(seed, 1)),
+		model:      newModel(),
+		large:      20_000,
+		committing: func(*model) {},
+	}
 }
 
 // change makes one change of some operations. It reports a disagreement seen while it was open.
@@ -95,6 +102,7 @@ func (w *writer) change(e storage.Engine) error {
 	if w.index%7 != 0 {
 		next.applied.Conf = fmt.Appendf(nil, "conf %d", w.index/50)
 	}
+	w.committing(next)
 	if err := tx.Commit(next.applied); err != nil {
 		return err
 	}

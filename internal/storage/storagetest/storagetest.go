@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/cleatkv/cleat/internal/storage"
 )
@@ -22,6 +23,18 @@ type Kind struct {
 	// Volatile engines keep nothing beyond Close.
 	Volatile bool
 	Options  storage.Options
+	// Fails tells which calls on the file system may fail without an end of the process; nil: all.
+	Fails func(op errorfs.Op) bool
+	// Damage tells how to damage a file; nil: every byte, and all of it is found.
+	Damage func(path string) Damage
+}
+
+// Damage is how the files of an engine are damaged.
+type Damage struct {
+	Every int // one in how many bytes; 0: none
+	// Unnoticed damage is all right if every answer is. It is for files in which the engine
+	// expects the traces of a crash, and cannot tell one from the other.
+	Unnoticed bool
 }
 
 const dir = "store"
