@@ -170,8 +170,7 @@ func (l *Log) release(first uint64) {
 		full := l.files.full
 		l.files.Unlock()
 		if full {
-			l.retry.Store(true)
-			l.signal()
+			l.signal() // The writer may be waiting for room.
 		}
 		return nil
 	})

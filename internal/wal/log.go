@@ -75,11 +75,10 @@ type Log struct {
 	doubt    *DamageError // of groups that are not known
 
 	// See reclaim.go. pins counts the groups that need segment pinned, the oldest one; look is set
-	// when none does any more, retry when space was freed for a writer that waits for it.
+	// when none does any more.
 	pinned atomic.Uint64
 	pins   atomic.Int64
 	look   atomic.Bool
-	retry  atomic.Bool
 
 	wake    chan struct{}
 	stopped chan struct{}
@@ -189,7 +188,7 @@ func (l *Log) group(id GroupID) *group {
 }
 
 // Submit applies the updates to memory at once and makes them durable, all of them or none,
-// before done runs. It takes ownership of the slices. done is called in the order of the
+// before done runs. It takes ownership of entries and payloads, not of updates itself. done is called in the order of the
 // submissions, by the writer; it must not block. It may be nil.
 //
 // After an error nothing of this or a later submission may be counted on: the server stops.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/cleatkv/cleat/internal/invariant"
 )
 
 // writer is the head of the log. Only Step touches it: the goroutine of Run, or the owner of a
@@ -210,6 +212,7 @@ func (w *writer) encodeRows() {
 		previousChain: w.chain,
 	}
 	w.newRows, w.heads = w.newRows[:0], w.heads[:0]
+	payload := 0
 	for i := range w.ops {
 		o := &w.ops[i]
 		if o.g == nil {
@@ -219,18 +222,20 @@ func (w *writer) encodeRows() {
 		o.g.rowSeq = h.seq
 		if o.run != nil {
 			r.first, r.term, r.count = o.entries[0].Index, o.run.term, uint64(len(o.entries))
-			o.headAt, o.payloadAt = uint32(len(w.heads)), h.payloadBytes
+			o.headAt, o.payloadAt = uint32(len(w.heads)), uint32(payload)
 			for j := range o.entries {
 				e := &o.entries[j]
 				r.fold = FoldHash(r.fold, e.Hash)
 				w.heads = head{typ: e.Type, len: uint64(len(e.Data)), hash: e.Hash}.append(w.heads)
-				h.payloadBytes += uint32(len(e.Data))
+				payload += len(e.Data)
 			}
-			o.headLen, o.payloadLen = uint32(len(w.heads))-o.headAt, h.payloadBytes-o.payloadAt
+			o.headLen, o.payloadLen = uint32(len(w.heads))-o.headAt, uint32(payload)-o.payloadAt
 		}
 		o.row = r
 		w.newRows = r.append(w.newRows, h.seq)
 	}
+	invariant.Assert(payload <= 1<<31, "a batch of %d bytes", payload)
+	h.payloadBytes = uint32(payload)
 	h.rowBytes, h.headBytes = uint32(len(w.newRows)), uint32(len(w.heads))
 }
 
