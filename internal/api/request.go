@@ -189,6 +189,12 @@ type PeerRemoveRequest struct {
 	Peer string `json:"peer"`
 }
 
+// ServerRemoveRequest is the body of SERVER.REMOVE. With PeerID the name does not count.
+type ServerRemoveRequest struct {
+	Peer   string `json:"peer"`
+	PeerID string `json:"peer_id,omitempty"`
+}
+
 // StepDownRequest is the body of the LEADER.STEPDOWN family.
 type StepDownRequest struct {
 	Placement *Placement `json:"placement,omitempty"`

@@ -347,7 +347,7 @@ func (c *Cluster) Close() error {
 		c.checkpointAll()
 	}
 	for _, s := range c.local() {
-		errs = append(errs, s.closeEngine())
+		errs = append(errs, s.closeEngine(s.local.Load()))
 	}
 	if c.metaEngine != nil {
 		errs = append(errs, c.metaEngine.Close())

@@ -29,7 +29,7 @@ func (c *Cluster) StepDownMeta(preferred string, done func(error)) {
 
 func (g *group) stepDown(preferred string, done func(error)) {
 	r := g.rep.Load()
-	if r == nil || !r.Status().Leading {
+	if r == nil || !r.Status().Leading || g.c.ctx.Err() != nil {
 		done(ErrUnavailable)
 		return
 	}
@@ -157,10 +157,10 @@ const movesMax = 8
 // replaceLost moves replicas off servers that were removed, where this server leads the meta group. A
 // stream whose other servers all have one already keeps its place for the next server that joins.
 func (c *Cluster) replaceLost() {
-	if !c.metaGroup.leads() {
+	m := c.Meta()
+	if !c.metaGroup.leads() || len(m.AllServers()) == len(m.Servers()) {
 		return
 	}
-	m := c.Meta()
 	moving := 0
 	var due []*meta.Stream
 	for _, s := range m.Streams("") {

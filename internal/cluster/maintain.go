@@ -147,14 +147,15 @@ func (c *Cluster) tickLoop() {
 }
 
 func (s *Stream) expire(now int64) {
-	if s.gone.Load() || !s.IsLeader() {
+	m, r := s.Machine(), s.rep.Load()
+	if s.gone.Load() || m == nil || r == nil || !r.Status().Leading {
 		return
 	}
-	at, ok := s.Machine().NextDeadline()
+	at, ok := m.NextDeadline()
 	if !ok || at > now || !s.expiring.CompareAndSwap(false, true) {
 		return
 	}
-	err := s.rep.Load().Propose(stream.EncodeExpire(), WaiterFunc(func(any, error) { s.expiring.Store(false) }))
+	err := r.Propose(stream.EncodeExpire(), WaiterFunc(func(any, error) { s.expiring.Store(false) }))
 	if err != nil {
 		s.expiring.Store(false)
 	}

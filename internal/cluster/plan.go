@@ -28,7 +28,7 @@ type planner struct {
 func (c *Cluster) planLoop() {
 	ticker := time.NewTicker(planEvery)
 	defer ticker.Stop()
-	for {
+	for round := 0; ; round++ {
 		select {
 		case <-c.ctx.Done():
 			return
@@ -36,6 +36,9 @@ func (c *Cluster) planLoop() {
 		}
 		c.introduce()
 		c.planMeta()
+		if round%replaceRounds == 0 {
+			c.replaceLost()
+		}
 		for _, s := range c.local() {
 			s.plan()
 		}
@@ -59,7 +62,10 @@ func (c *Cluster) introduce() {
 	}
 }
 
-const planEvery = 200 * time.Millisecond
+const (
+	planEvery     = 200 * time.Millisecond
+	replaceRounds = 10 // between two looks for replicas on servers that were removed
+)
 
 // plan takes the next step of a stream's plan.
 func (s *Stream) plan() {

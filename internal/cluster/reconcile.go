@@ -184,8 +184,12 @@ func (c *Cluster) dropLocal(s *Stream) error {
 	<-closed
 	s.rep.Store(nil)
 	c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
-	err := s.closeEngine()
+	// Whoever reads from it lets go before it is closed.
 	s.local.Store(nil)
+	if !s.gone.Load() {
+		c.opts.Hooks.StreamUpdated(s)
+	}
+	err := s.closeEngine(l)
 	if err != nil {
 		return fmt.Errorf("close its storage: %w", err)
 	}

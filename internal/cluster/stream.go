@@ -118,15 +118,15 @@ func (s *Stream) applied() { s.c.checkReady(s) }
 // configure proposes the configuration that the meta group has decided, if the stream has an older
 // one and leads here. It is called whenever one of the two may have become true.
 func (s *Stream) configure() {
-	a := s.assign.Load()
-	if s.gone.Load() || !s.IsLeader() || s.Machine().ConfigRevision() >= a.Revision {
+	a, m, r := s.assign.Load(), s.Machine(), s.rep.Load()
+	if s.gone.Load() || m == nil || r == nil || !r.Status().Leading || m.ConfigRevision() >= a.Revision {
 		return
 	}
 	if !s.configuring.CompareAndSwap(false, true) {
 		return
 	}
 	command := stream.EncodeConfigure(&stream.Configure{Config: a.Config, Revision: a.Revision, Created: a.Created})
-	err := s.rep.Load().Propose(command, WaiterFunc(func(result any, err error) {
+	err := r.Propose(command, WaiterFunc(func(result any, err error) {
 		s.configuring.Store(false)
 		if err != nil && !errors.Is(err, replica.ErrStopped) {
 			s.c.opts.Logger.Warn(fmt.Sprintf("configure stream %s > %s: %v; trying again", s.key.Account, s.key.Name, err))
@@ -195,10 +195,9 @@ func quorum(st *replica.Status) bool {
 }
 
 // closeEngine waits for background work and closes the engine, once.
-func (s *Stream) closeEngine() error {
+func (s *Stream) closeEngine(l *local) error {
 	s.maint.Lock()
 	defer s.maint.Unlock()
-	l := s.local.Load()
 	if l == nil || l.closed {
 		return nil
 	}

@@ -27,6 +27,7 @@ type route struct {
 	// decides is set where the meta group decides whether the stream exists, not this server.
 	decides bool
 	reads   bool // it changes nothing
+	system  bool // it is for the system account alone
 }
 
 // stream is the position of the stream's name in the subject, -1 if there is none.
@@ -40,7 +41,9 @@ func (r *route) stream() int {
 // Requests that belong to a stream or a consumer there is (DIRECT.GET, CONSUMER.MSG.NEXT) are not
 // here: they have subscriptions of their own, so that a request to one there is not finds no
 // responders.
-func routes() []route { return slices.Concat(accountRoutes(), streamRoutes(), consumerRoutes()) }
+func routes() []route {
+	return slices.Concat(accountRoutes(), streamRoutes(), consumerRoutes(), clusterRoutes())
+}
 
 // call is one request. What it holds may be kept.
 type call struct {
@@ -60,6 +63,9 @@ func (a *account) subscribe() {
 	all := routes()
 	for i := range all {
 		r := &all[i]
+		if r.system && a.broker != a.broker.Broker().System() {
+			continue
+		}
 		a.subs = append(a.subs, a.broker.Subscribe(apiPrefix+r.subject, "", func(m *broker.Msg) { a.dispatch(r, m) }))
 	}
 	if d := a.svc.opts.Domain; d != "" {
@@ -77,7 +83,7 @@ func (a *account) dispatch(r *route, m *broker.Msg) {
 		body:   bytes.Clone(m.Data),
 	}
 	var enabled bool
-	if c.limits, enabled = a.limits(); !enabled {
+	if c.limits, enabled = a.limits(); !enabled && !r.system {
 		c.refuse(api.ErrNotEnabledForAccount)
 		return
 	}

@@ -29,8 +29,6 @@ func streamRoutes() []route {
 		// Not built: refused, never ignored.
 		{subject: "STREAM.SNAPSHOT.*", kind: "stream_snapshot_response", handle: (*call).streamSnapshot},
 		{subject: "STREAM.RESTORE.*", kind: "stream_restore_response", handle: (*call).streamRestore},
-		{subject: "STREAM.PEER.REMOVE.*", kind: "stream_remove_peer_response", handle: (*call).clusterRequired},
-		{subject: "STREAM.LEADER.STEPDOWN.*", kind: "stream_leader_stepdown_response", handle: (*call).clusterRequired},
 	}
 }
 
@@ -221,5 +219,3 @@ func (c *call) streamSnapshot() {
 }
 
 func (c *call) streamRestore() { c.refuse(api.ErrRestore.With("not supported")) }
-
-func (c *call) clusterRequired() { c.refuse(api.ErrClusterRequired) }

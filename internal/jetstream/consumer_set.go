@@ -241,15 +241,24 @@ func (s *consumerSet) expire(f *feed) {
 	s.sched.wakeAt(f, time.Now().Add(5*time.Second).UnixNano()) // Should that fail.
 }
 
-// followSoon makes the feeds agree with the registry once the local replica has caught up with
-// everything that was decided before it led.
+// followSoon makes the feeds agree with the registry: where the local replica leads, once it has caught
+// up with everything that was decided before it did; where it does not, at once, because it may be cut
+// off from the server that delivers now.
 func (s *consumerSet) followSoon() {
 	if s.st.Machine() == nil {
 		return
 	}
+	follow := func() { s.sched.do(func(*worker) { s.follow() }) }
+	if !s.st.IsLeader() {
+		follow()
+		return
+	}
 	s.st.ReadIndex(func(err error) {
-		if err == nil {
-			s.sched.do(func(*worker) { s.follow() })
+		switch {
+		case err == nil:
+			follow()
+		case s.st.IsLeader():
+			s.sched.wakeAt(&job{fn: func(*worker) { s.followSoon() }}, time.Now().Add(retryAfter).UnixNano())
 		}
 	})
 }

@@ -154,7 +154,7 @@ func (d *direct) read(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 		return
 	}
 	if d.h.stream.Config().StaleReads() {
-		fn(&answer{d, m.Out, m.Reply}, d.h.stream.Machine())
+		d.run(&answer{d, m.Out, m.Reply}, nil, fn)
 		return
 	}
 	reply := m.Reply
@@ -202,11 +202,12 @@ func (d *direct) work(reply string, err error, fn func(*answer, *stream.Stream))
 }
 
 func (d *direct) run(w *answer, err error, fn func(*answer, *stream.Stream)) {
-	if err != nil {
+	s := d.h.stream.Machine()
+	if err != nil || s == nil { // The replica may have gone meanwhile.
 		w.status(statusUnavailable)
 		return
 	}
-	fn(w, d.h.stream.Machine())
+	fn(w, s)
 }
 
 // one sends the message that was looked up, or says that there is none.
