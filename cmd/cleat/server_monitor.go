@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/broker"
 	"github.com/cleatkv/cleat/internal/config"
@@ -18,7 +20,11 @@ func (f clientFigures) Addresses() monitor.Addresses {
 	c := f.cfg()
 	a := monitor.Addresses{Host: c.Host, Port: listenPort(f.front.Addr()), TLSRequired: c.TLS != nil && !c.AllowNonTLS}
 	if c.Cluster.Enabled() && !c.Cluster.NoAdvertise {
-		a.ConnectURLs = f.front.OwnURLs()
+		for _, u := range f.front.OwnURLs() {
+			if !strings.Contains(u, "://") {
+				a.ConnectURLs = append(a.ConnectURLs, u)
+			}
+		}
 	}
 	return a
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 
@@ -26,6 +27,7 @@ func (n *node) startWebSocket() error {
 	if err != nil {
 		return fmt.Errorf("can't listen to the websocket port: %w", err)
 	}
+	n.front.SetWebSocketAddr(l.Addr().(*net.TCPAddr))
 	scheme := "ws"
 	if w.TLS != nil {
 		t, err := w.TLS.ServerConfig()

@@ -5,13 +5,15 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
+	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/wire"
 )
 
 // info is the INFO for this connection. The later one tells the client its account too.
 func (c *conn) info(later bool) *wire.Info {
-	info := c.srv.info()
+	info := c.srv.info(c.kind)
 	o := c.srv.options()
 	info.ClientID = c.id
 	if c.remote.IsValid() {
@@ -35,8 +37,8 @@ func (c *conn) info(later bool) *wire.Info {
 	return info
 }
 
-// info is what holds for all connections.
-func (s *Server) info() *wire.Info {
+// info is what holds for all connections of a kind.
+func (s *Server) info(kind string) *wire.Info {
 	o := s.options()
 	host, port := s.address()
 	s.mu.Lock()
@@ -56,36 +58,55 @@ func (s *Server) info() *wire.Info {
 		APILevel:    o.APILevel,
 		Domain:      o.Domain,
 		Cluster:     o.Cluster,
-		ConnectURLs: s.connectURLs(o),
+		ConnectURLs: s.connectURLs(o, kind),
 		LameDuck:    s.mu.lameDuck,
 	}
 }
 
-// connectURLs is where clients find the servers of the cluster, this one first. s.mu is held.
-func (s *Server) connectURLs(o *Options) []string {
+// webSocketScheme marks the addresses of WebSocket listeners among those that servers tell each
+// other. Clients are told the ones of their own kind, without it.
+const webSocketScheme = "ws://"
+
+// connectURLs is where clients of a kind find the servers of the cluster, this one first. s.mu is
+// held.
+func (s *Server) connectURLs(o *Options, kind string) []string {
 	if o.Cluster == "" || o.NoAdvertise {
 		return nil
 	}
-	var urls []string
+	all := s.mu.peerURLs
 	if !s.mu.lameDuck {
-		urls = append(urls, s.mu.ownURLs...)
+		all = slices.Concat(s.mu.ownURLs, s.mu.webSocketURLs, all)
 	}
-	for _, u := range s.mu.peerURLs {
-		if !slices.Contains(urls, u) {
-			urls = append(urls, u)
+	var urls []string
+	for _, u := range all {
+		address, ws := strings.CutPrefix(u, webSocketScheme)
+		if ws == (kind == auth.WebSocket) && !slices.Contains(urls, address) {
+			urls = append(urls, address)
 		}
 	}
 	return urls
 }
 
-// OwnURLs is where clients reach this server, as host:port.
+// OwnURLs is where clients reach this server, as host:port, or ws://host:port for those that come by
+// WebSocket.
 func (s *Server) OwnURLs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.mu.ownURLs)
+	return slices.Concat(s.mu.ownURLs, s.mu.webSocketURLs)
 }
 
-// SetPeerURLs says where clients reach the other servers of the cluster. Clients that can be told
+// SetWebSocketAddr says where those reach this server that Serve is given as WebSocket connections.
+func (s *Server) SetWebSocketAddr(addr *net.TCPAddr) {
+	urls := reachable(&Options{Host: addr.IP.String()}, addr)
+	for i, u := range urls {
+		urls[i] = webSocketScheme + u
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.webSocketURLs = urls
+}
+
+// SetPeerURLs says where clients reach the other servers of the cluster, as OwnURLs there. Clients that can be told
 // are told if that is news.
 func (s *Server) SetPeerURLs(urls []string) {
 	s.mu.Lock()

@@ -32,6 +32,8 @@ type Server struct {
 		closed   closedRing
 		ownURLs  []string
 		peerURLs []string
+
+		webSocketURLs []string
 		lameDuck bool
 		stopped  bool
 	}
