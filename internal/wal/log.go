@@ -188,8 +188,8 @@ func (l *Log) group(id GroupID) *group {
 }
 
 // Submit applies the updates to memory at once and makes them durable, all of them or none,
-// before done runs. It takes ownership of entries and payloads, not of updates itself. done is called in the order of the
-// submissions, by the writer; it must not block. It may be nil.
+// before done runs. It takes ownership of the entries and payloads, not of the slice of updates. done
+// is called in the order of the submissions, by the writer; it must not block. It may be nil.
 //
 // After an error nothing of this or a later submission may be counted on: the server stops.
 func (l *Log) Submit(updates []Update, done func(error)) {
