@@ -104,6 +104,9 @@ type Cluster struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	fatal  atomic.Pointer[error]
+
+	closed   sync.Once
+	closeErr error
 }
 
 // shardCount follows spec/reliability.md 1.4.
@@ -337,6 +340,11 @@ func (c *Cluster) Done() <-chan struct{} { return c.ctx.Done() }
 // Close stops everything. Whoever waits for an outcome is answered first; then all state is made
 // durable, so that the next start has little to replay.
 func (c *Cluster) Close() error {
+	c.closed.Do(func() { c.closeErr = c.close() })
+	return c.closeErr
+}
+
+func (c *Cluster) close() error {
 	c.cancel()
 	var errs []error
 	if c.transport != nil {

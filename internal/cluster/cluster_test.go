@@ -219,3 +219,38 @@ func TestSecondServerOnTheSameDirectoryIsRefused(t *testing.T) {
 		t.Fatal("started")
 	}
 }
+
+func TestEveryStorageServes(t *testing.T) {
+	dir := t.TempDir()
+	c := start(t, Options{FS: vfs.Default, Dir: dir, Name: "solo"})
+	rocks := bucket("rocks", 1, api.FileStorage)
+	rocks.Metadata = map[string]string{api.MetadataStorage: api.StorageRocksDB}
+	for _, cfg := range []*api.StreamConfig{rocks, bucket("mem", 1, api.MemoryStorage), bucket("file", 1, api.FileStorage)} {
+		s := create(t, c, cfg)
+		key := "$KV." + cfg.Name[3:] + ".k"
+		if r, err := put(t, s, key, cfg.Name); err != nil || r.Err != nil {
+			t.Fatalf("%s: %+v %v", cfg.Name, r, err)
+		}
+		if v, err := get(t, s, key); err != nil || v != cfg.Name {
+			t.Fatalf("%s: %q %v", cfg.Name, v, err)
+		}
+	}
+	if k := c.Stream("$G", "KV_rocks").local.Load().kind; k != storeRocks {
+		t.Fatalf("the rocksdb bucket is in store %d", k)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = start(t, Options{FS: vfs.Default, Dir: dir, Name: "solo"})
+	if v, err := get(t, waitStream(t, c, "KV_rocks"), "$KV.rocks.k"); err != nil || v != "KV_rocks" {
+		t.Fatalf("after a restart: %q %v", v, err)
+	}
+	if err := deleteStream(t, c, "KV_rocks"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func deleteStream(t *testing.T, c *Cluster, name string) error {
+	_, err := call(t, func(done func(any, error)) { c.DeleteStream("$G", name, func(err error) { done(nil, err) }) })
+	return err
+}

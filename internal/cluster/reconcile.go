@@ -116,7 +116,11 @@ func (c *Cluster) openLocal(s *Stream) (err error) {
 			c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
 		}
 	}
-	if l.engine, err = c.stores[l.kind].Open(l.name, storage.Options{Compress: a.Config.Compression == api.S2Compression}); err != nil {
+	store, err := c.store(l.kind)
+	if err != nil {
+		return err
+	}
+	if l.engine, err = store.Open(l.name, storage.Options{Compress: a.Config.Compression == api.S2Compression}); err != nil {
 		return fmt.Errorf("open its storage: %w", err)
 	}
 	var begin replica.Entry
@@ -193,7 +197,11 @@ func (c *Cluster) dropLocal(s *Stream) error {
 	if err != nil {
 		return fmt.Errorf("close its storage: %w", err)
 	}
-	if err := c.stores[l.kind].Drop(l.name); err != nil {
+	store, err := c.store(l.kind)
+	if err == nil {
+		err = store.Drop(l.name)
+	}
+	if err != nil {
 		return fmt.Errorf("remove its storage: %w", err)
 	}
 	return nil

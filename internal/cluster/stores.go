@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"fmt"
 	"path/filepath"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/storage"
 	"github.com/cleatkv/cleat/internal/storage/filelog"
+	"github.com/cleatkv/cleat/internal/storage/lsm"
 	"github.com/cleatkv/cleat/internal/storage/memory"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -17,6 +19,7 @@ const (
 	storeMeta   storeKind = iota // the meta group, apart from all streams
 	storeFile                    // storage: file
 	storeMemory                  // storage: memory
+	storeRocks                   // storage: rocksdb, opened when the first stream asks for it
 )
 
 // openStores opens every kind of store below dir.
@@ -32,9 +35,25 @@ func openStores(fsys vfs.FS, dir string) (map[storeKind]storage.Store, error) {
 	return stores, nil
 }
 
+// store gives a store by kind. Only the reconciler calls it.
+func (c *Cluster) store(kind storeKind) (storage.Store, error) {
+	if s := c.stores[kind]; s != nil {
+		return s, nil
+	}
+	s, err := lsm.OpenStore(c.opts.FS, filepath.Join(c.opts.Dir, "rocksdb"), lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }))
+	if err != nil {
+		return nil, fmt.Errorf("open the database of rocksdb buckets: %w", err)
+	}
+	c.stores[kind] = s
+	return s, nil
+}
+
 // storeOf chooses the store for a stream's configuration.
 func storeOf(cfg *api.StreamConfig) storeKind {
-	if cfg.Storage == api.MemoryStorage {
+	switch cfg.Engine() {
+	case api.StorageRocksDB:
+		return storeRocks
+	case api.MemoryStorage.String():
 		return storeMemory
 	}
 	return storeFile
