@@ -360,9 +360,14 @@ func (f *feed) end(out *broker.Batch, status string) {
 
 // info describes the consumer as of now.
 func (f *feed) info() *api.ConsumerInfo {
+	where := f.set.svc.consumerCluster(f)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i := f.machine.Info(time.Now().UnixNano())
+	i.Cluster = where
+	if where != nil && i.Config.Replicas == 1 {
+		where.Replicas = nil // What was asked for; that the log keeps more is our affair.
+	}
 	if cfg := &i.Config; cfg.DeliverSubject != "" {
 		i.PushBound = f.set.interest(cfg.DeliverSubject, cfg.DeliverGroup) // Fresher than what the last turn saw.
 	}
