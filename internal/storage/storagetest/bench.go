@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -50,7 +51,7 @@ func Benchmark(b *testing.B, k Kind) {
 					b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
 				})
 			}
-			if err := e.Close(); err != nil {
+			if err := errors.Join(e.Close(), s.store.Close()); err != nil {
 				b.Fatal(err)
 			}
 		})
@@ -243,7 +244,7 @@ func footprint(b *testing.B, k Kind, keys int, root string) {
 	start = time.Now()
 	runtime.GC()
 	b.ReportMetric(float64(time.Since(start).Milliseconds()), "gc-ms")
-	if err := l.e.Close(); err != nil {
+	if err := errors.Join(l.e.Close(), store.Close()); err != nil {
 		b.Fatal(err)
 	}
 }
