@@ -57,6 +57,9 @@ func (n *node) sources() monitor.Sources {
 		Accounts: accountFigures{n.broker, n.front, cfg},
 		Health:   nodeHealth{n},
 	}
+	if n.routes != nil {
+		src.Routes = func() []monitor.Route { return routeFigures(n.cluster) }
+	}
 	if n.streams != nil {
 		src.JetStream = streamFigures{n.cluster, n.streams, cfg}
 	}

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"fmt"
+	"net"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/broker"
+	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/internal/monitor"
 	"github.com/cleatkv/cleat/internal/server"
@@ -119,4 +124,23 @@ func (f accountFigures) Account(name string) (monitor.Account, bool) {
 	}
 	out.TotalConnections = out.Connections
 	return out, true
+}
+
+// routeFigures shows the connections to other servers. They are kept by both sides, so each counts as
+// solicited here; a server that is silent is not among them, so each was active just now. What went
+// over them is not counted.
+func routeFigures(c *cluster.Cluster) []monitor.Route {
+	var out []monitor.Route
+	for _, l := range c.PeerLinks() {
+		r := monitor.Route{
+			ID: l.Server, RemoteID: fmt.Sprintf("%016x", l.Server), RemoteName: l.Name,
+			Solicited: true, Configured: l.Configured, Start: l.Since, LastActivity: time.Now(),
+		}
+		if host, port, err := net.SplitHostPort(l.Route); err == nil {
+			r.IP = host
+			r.Port, _ = strconv.Atoi(port)
+		}
+		out = append(out, r)
+	}
+	return out
 }

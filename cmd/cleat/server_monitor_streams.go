@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
@@ -51,31 +49,18 @@ func (f streamFigures) Meta() *monitor.MetaCluster {
 	if !f.cluster.Clustered() {
 		return nil
 	}
-	out := &monitor.MetaCluster{
-		Name: f.cfg().Cluster.Name, Peer: serverText(f.cluster.ServerID()),
-		Leader: f.cluster.PeerName(f.cluster.MetaLeader()),
-	}
 	m := f.cluster.Meta()
-	if m == nil {
-		return out
+	if m == nil { // This server does not belong to the cluster yet.
+		return &monitor.MetaCluster{Name: f.cluster.Name()}
 	}
-	up := make(map[uint64]bool)
-	for _, id := range f.cluster.PeerIDs() {
-		up[id] = true
+	size := len(m.Servers())
+	out := &monitor.MetaCluster{
+		Name: f.cluster.Name(), Leader: f.cluster.PeerName(f.cluster.MetaLeader()),
+		Size: size, QuorumNeeded: size/2 + 1,
 	}
-	servers := m.Servers()
-	out.Size, out.QuorumNeeded = len(servers), len(servers)/2+1
-	for _, s := range servers {
-		if s.ID != f.cluster.MetaLeader() {
-			here := s.ID == f.cluster.ServerID() || up[s.ID]
-			out.Replicas = append(out.Replicas, &api.PeerInfo{Name: s.Name, Current: here, Offline: !here, Peer: serverText(s.ID)})
-		}
-	}
+	out.Replicas, out.Peer = f.streams.MetaPeers()
 	return out
 }
-
-// serverText is a server's id as monitoring shows it.
-func serverText(id uint64) string { return fmt.Sprintf("%016x", id) }
 
 func (f streamFigures) Streams() []monitor.Stream {
 	var out []monitor.Stream
@@ -84,14 +69,13 @@ func (f streamFigures) Streams() []monitor.Stream {
 		if m == nil {
 			continue
 		}
-		group := strconv.FormatUint(s.Assignment().Group, 10)
 		info := api.StreamInfo{
 			Config: *s.Config(), Created: time.Unix(0, s.Assignment().Created).UTC(), State: m.State(),
-			Cluster: &api.ClusterInfo{Name: f.cfg().Cluster.Name, RaftGroup: group, Leader: s.LeaderName()},
+			Cluster: f.streams.Cluster(s),
 		}
 		info.State.Consumers = f.streams.NumConsumers(s)
 		out = append(out, monitor.Stream{
-			Account: s.Account(), Info: info, Leader: s.IsLeader(), RaftGroup: group,
+			Account: s.Account(), Info: info, Leader: s.IsLeader(), RaftGroup: info.Cluster.RaftGroup,
 			NumConsumers: info.State.Consumers,
 			Consumers:    func() []api.ConsumerInfo { return f.streams.Consumers(s) },
 		})

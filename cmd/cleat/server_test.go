@@ -408,9 +408,10 @@ func TestServerAccounts(t *testing.T) {
 	p.connect(nats.UserInfo("s", "s"))
 }
 
-// TestServerMessages connects three servers without JetStream: messages, queue groups and answers go
-// between them, and clients hear of all. One that starts again is found again.
-func TestServerMessages(t *testing.T) {
+// threeServers starts servers 0, 1 and 2 of a cluster by calling start, which may be called again for
+// one that has ended. more goes into the configuration, with the server's number for each %d.
+func threeServers(t *testing.T, more string) (start func(i int) *process) {
+	t.Helper()
 	dir := t.TempDir()
 	var routes []string
 	for range 3 {
@@ -420,12 +421,73 @@ func TestServerMessages(t *testing.T) {
 		}
 		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
 	}
-	start := func(i int) *process {
+	return func(i int) *process {
+		t.Helper()
 		file := filepath.Join(dir, fmt.Sprintf("%d.conf", i))
-		writeConfig(t, file, fmt.Sprintf("host: 127.0.0.1, cluster { listen: %q, routes: [%s] }",
-			strings.TrimPrefix(routes[i], "nats://"), strings.Join(routes, ", ")))
+		writeConfig(t, file, fmt.Sprintf("host: 127.0.0.1, cluster { name: C, listen: %q, routes: [%s] }\n%s",
+			strings.TrimPrefix(routes[i], "nats://"), strings.Join(routes, ", "), strings.ReplaceAll(more, "%d", fmt.Sprint(i))))
 		return startProcess(t, dir, "-c", file)
 	}
+}
+
+// TestServerCluster shows three servers to monitoring, and that what cannot work is said to.
+func TestServerCluster(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*startTimeout)
+	defer cancel()
+	start := threeServers(t, "server_name: n%d, jetstream { store_dir: data%d }")
+	servers := make([]*process, 3)
+	var wg sync.WaitGroup
+	for i := range servers {
+		wg.Go(func() { servers[i] = start(i) }) // They wait for each other.
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	js, err := jetstream.New(servers[0].connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for { // The meta group may still be electing.
+		if _, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "B", Replicas: 3}); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	await := func(p *process, path string, ok func(code int, body string) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
+			code, body := p.get(path)
+			if ok(code, body) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d %s\n%s", path, code, body, p.log)
+			}
+		}
+	}
+	for _, p := range servers {
+		await(p, "/healthz", func(code int, _ string) bool { return code == 200 })
+		await(p, "/jsz?streams=1", func(_ int, body string) bool {
+			return strings.Contains(body, `"cluster_size": 3`) && strings.Contains(body, `"name": "KV_B"`) && strings.Contains(body, `"leader": "n`)
+		})
+		await(p, "/routez", func(_ int, body string) bool { return strings.Contains(body, `"num_routes": 2`) })
+		await(p, "/varz", func(_ int, body string) bool { return strings.Contains(body, `"remotes": 2`) })
+	}
+	for _, p := range servers[1:] {
+		p.signal(syscall.SIGKILL)
+	}
+	await(servers[0], "/healthz", func(code int, _ string) bool { return code == 503 })
+	await(servers[0], "/healthz?js-enabled-only=true", func(code int, _ string) bool { return code == 200 })
+	await(servers[0], "/routez", func(_ int, body string) bool { return strings.Contains(body, `"num_routes": 0`) })
+}
+
+// TestServerMessages connects three servers without JetStream: messages, queue groups and answers go
+// between them, and clients hear of all. One that starts again is found again.
+func TestServerMessages(t *testing.T) {
+	start := threeServers(t, "")
 	servers := []*process{start(0), start(1), start(2)}
 	awaitServers := func(nc *nats.Conn) {
 		t.Helper()

@@ -3,8 +3,32 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
+
+// PeerLink is a server that can be reached.
+type PeerLink struct {
+	Server     uint64
+	Name       string
+	Route      string // host:port it wants to be reached at
+	Configured bool   // that is one of the routes
+	Since      time.Time
+}
+
+// PeerLinks describes the servers that can be reached now, in order of id.
+func (c *Cluster) PeerLinks() []PeerLink {
+	var all []PeerLink
+	for _, id := range c.PeerIDs() {
+		l := PeerLink{Server: id, Name: c.PeerName(id)}
+		c.peers.mu.Lock()
+		l.Route, l.Since = c.peers.extra[id].Route, c.peers.since[id]
+		c.peers.mu.Unlock()
+		l.Configured = slices.Contains(c.opts.Route.Seeds, l.Route)
+		all = append(all, l)
+	}
+	return all
+}
 
 // MetaLeader is the server that leads the meta group, as far as is known here; 0 if unknown.
 func (c *Cluster) MetaLeader() uint64 {

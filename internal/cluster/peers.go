@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/peer"
@@ -57,6 +58,7 @@ type peers struct {
 	greeted  map[uint64]peer.Hello
 	extra    map[uint64]greeting
 	up       map[uint64]bool
+	since    map[uint64]time.Time // when up last became true
 	handlers map[peer.Kind]func(from uint64, payload []byte) error
 	others   map[string]json.RawMessage
 	watchers []func(server uint64, name string, up bool)
@@ -65,6 +67,7 @@ type peers struct {
 func newPeers() *peers {
 	return &peers{
 		greeted: make(map[uint64]peer.Hello), extra: make(map[uint64]greeting), up: make(map[uint64]bool),
+		since:    make(map[uint64]time.Time),
 		handlers: make(map[peer.Kind]func(uint64, []byte) error), others: make(map[string]json.RawMessage),
 	}
 }
@@ -241,6 +244,9 @@ func (c *Cluster) setUp(server uint64, up bool) (changed bool) {
 	c.peers.mu.Lock()
 	changed = c.peers.up[server] != up
 	c.peers.up[server] = up
+	if changed && up {
+		c.peers.since[server] = time.Now()
+	}
 	watchers, name := c.peers.watchers, c.peers.greeted[server].Name
 	c.peers.mu.Unlock()
 	if changed {

@@ -40,3 +40,12 @@ func (s *Service) NumConsumers(cs *cluster.Stream) int {
 	}
 	return 0
 }
+
+// Cluster tells who leads a stream and how far the others are.
+func (s *Service) Cluster(cs *cluster.Stream) *api.ClusterInfo { return s.clusterInfo(cs) }
+
+// MetaPeers are the members of the meta group other than its leader; self is this server's short
+// name among them.
+func (s *Service) MetaPeers() (others []*api.PeerInfo, self string) {
+	return peerInfos(s.cluster.MetaInfo().Others), peerID(s.cluster.ServerID())
+}

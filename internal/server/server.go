@@ -34,8 +34,8 @@ type Server struct {
 		peerURLs []string
 
 		webSocketURLs []string
-		lameDuck bool
-		stopped  bool
+		lameDuck      bool
+		stopped       bool
 	}
 
 	running sync.WaitGroup // All goroutines of the server.
