@@ -49,6 +49,9 @@ func (n *node) makeStreams() error {
 	if route != nil {
 		n.routes = routes.New(n.broker, n.cluster)
 	}
+	if route != nil && n.streams != nil {
+		n.streams.Attach(n.cluster)
+	}
 	return nil
 }
 
