@@ -26,7 +26,7 @@ const policy = `
 
 	# Storage. ENGINES stands for the three engines.
 	subject < storage < storage/search < storage/index < ENGINES;
-	ENGINES < storage/storagetest;
+	ENGINES, sim/simfs < storage/storagetest;
 
 	# State and replication. replica declares what a machine is; stream and meta are machines.
 	wal < replica;

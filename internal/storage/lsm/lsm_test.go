@@ -5,11 +5,11 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/cleatkv/cleat/internal/storage"
 	"github.com/cleatkv/cleat/internal/storage/lsm"
 	"github.com/cleatkv/cleat/internal/storage/storagetest"
+	"github.com/cleatkv/cleat/sim/simfs"
 )
 
 var kind = storagetest.Kind{Open: func(fs vfs.FS, dir string) (storage.Store, error) {
@@ -38,7 +38,7 @@ func TestEngineCorruptBlockReported(t *testing.T) {
 
 func TestEngineErrorEveryOp(t *testing.T) {
 	k := kind
-	k.Fails = func(op errorfs.Op) bool {
+	k.Fails = func(op simfs.Op) bool {
 		return strings.HasSuffix(op.Path, ".sst") || strings.Contains(op.Path, "FLOOR")
 	}
 	storagetest.ErrorEveryOp(t, k, 60)

@@ -7,20 +7,35 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// namesFirst makes the names of files durable before a marker that speaks of them. Pebble makes a
-// manifest and then the marker that names it, and syncs the directory once, after both: if a file
-// system does not keep the order of names, a crash in between leaves a marker without its file,
-// and a database that does not open.
+// namesFirst makes names durable in the order that Pebble relies on, for file systems that do not
+// keep it. A marker is an empty file whose name says which manifest is the current one. Pebble makes
+// the manifest, makes the new marker, removes the old one, and then syncs the directory: a crash in
+// between could leave a marker without its manifest, or no marker at all, and then there would be
+// no database.
 type namesFirst struct{ vfs.FS }
 
 // Create implements vfs.FS.
 func (fs namesFirst) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.HasPrefix(fs.PathBase(name), "marker.") {
-		if err := syncDir(fs.FS, fs.PathDir(name)); err != nil {
-			return nil, err
-		}
+	if err := fs.beforeMarker(name); err != nil {
+		return nil, err
 	}
 	return fs.FS.Create(name, category)
+}
+
+// Remove implements vfs.FS.
+func (fs namesFirst) Remove(name string) error {
+	if err := fs.beforeMarker(name); err != nil {
+		return err
+	}
+	return fs.FS.Remove(name)
+}
+
+// beforeMarker makes durable what was done before a marker comes or goes.
+func (fs namesFirst) beforeMarker(name string) error {
+	if !strings.HasPrefix(fs.PathBase(name), "marker.") {
+		return nil
+	}
+	return syncDir(fs.FS, fs.PathDir(name))
 }
 
 // Unwrap implements vfs.FS.

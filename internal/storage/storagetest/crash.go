@@ -7,7 +7,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/cleatkv/cleat/sim/simfs"
 )
 
 // CrashPrefix cuts the power before many of the calls on the file system that a random history
@@ -23,8 +24,10 @@ func CrashPrefix(t *testing.T, k Kind, seeds, changes int) {
 }
 
 func crash(t *testing.T, k Kind, seed uint64, changes int) {
-	c := &crasher{t: t, kind: k, h: newHistory(seed), mem: vfs.NewCrashableMem(), rng: rand.New(rand.NewPCG(seed, 2))}
-	s := newSite(t, k, errorfs.Wrap(c.mem, errorfs.InjectorFunc(c.before)))
+	names := []simfs.Names{simfs.Strict, simfs.Journal}[seed%2]
+	c := &crasher{t: t, kind: k, h: newHistory(seed), disk: simfs.New(seed, names), rng: rand.New(rand.NewPCG(seed, 2))}
+	c.disk.SetHook(c.before)
+	s := newSite(t, k, c.disk)
 	e := s.open("e")
 	for i := range changes {
 		if err := c.h.step(e); err != nil {
@@ -48,23 +51,20 @@ type crasher struct {
 	t    *testing.T
 	kind Kind
 	h    *history
-	mem  *vfs.MemFS
+	disk *simfs.FS
 
 	mu   sync.Mutex
 	rng  *rand.Rand
-	op   int
 	cuts int
 }
 
 // before is called ahead of each call on the file system.
-func (c *crasher) before(o errorfs.Op) error {
+func (c *crasher) before(o simfs.Op) error {
 	c.mu.Lock()
-	c.op++
-	hit := o.Kind.ReadOrWrite() == errorfs.OpIsWrite && c.rng.IntN(4) == 0
-	op := c.op
+	hit := o.Writes() && c.rng.IntN(4) == 0
 	c.mu.Unlock()
 	if hit {
-		c.cut(fmt.Sprintf("cut before operation %d, %v of %s", op, o.Kind, o.Path))
+		c.cut("cut before " + o.String())
 	}
 	return nil
 }
@@ -75,20 +75,20 @@ func (c *crasher) cut(what string) {
 	defer c.mu.Unlock()
 	c.cuts++
 	r := recovery{t: c.t, kind: c.kind, h: c.h, floor: c.h.durable(), rng: c.rng, what: what}
-	left := crashed(c.mem, c.rng)
-	var again *vfs.MemFS
+	left := r.crashed(c.disk)
+	var again *simfs.FS
 	var mu sync.Mutex
 	opened := false
 	rng := rand.New(rand.NewPCG(c.rng.Uint64(), 4))
-	before := func(o errorfs.Op) error {
+	left.SetHook(func(o simfs.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if !opened && again == nil && o.Kind.ReadOrWrite() == errorfs.OpIsWrite && rng.IntN(8) == 0 {
-			again = crashed(left, rng)
+		if !opened && again == nil && o.Writes() && rng.IntN(8) == 0 {
+			again = left.CrashClone(outcome(rng), rng.Uint64())
 		}
 		return nil
-	}
-	r.check(errorfs.Wrap(left, errorfs.InjectorFunc(before)), func() {
+	})
+	r.check(left, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		opened = true
@@ -99,10 +99,8 @@ func (c *crasher) cut(what string) {
 	}
 }
 
-// crashed is what a power cut now leaves of the files.
-func crashed(mem *vfs.MemFS, rng *rand.Rand) *vfs.MemFS {
-	percent := []int{0, 30, 70, 100}[rng.IntN(4)]
-	return mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})
+func outcome(rng *rand.Rand) simfs.Outcome {
+	return []simfs.Outcome{simfs.Nothing, simfs.Everything, simfs.Prefix, simfs.Subset, simfs.Torn}[rng.IntN(5)]
 }
 
 // recovery opens what a crash left.
@@ -113,6 +111,13 @@ type recovery struct {
 	floor uint64
 	rng   *rand.Rand
 	what  string
+}
+
+// crashed is what a power cut now leaves of a disk.
+func (r *recovery) crashed(disk *simfs.FS) *simfs.FS {
+	o := outcome(r.rng)
+	r.what += fmt.Sprintf(", leaving %v", o)
+	return disk.CrashClone(o, r.rng.Uint64())
 }
 
 // check opens the engine, checks its state, and makes some further changes.

@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/sim/simfs"
 )
 
 var errInjected = errors.New("injected")
@@ -36,15 +36,12 @@ func ErrorEveryOp(t *testing.T, k Kind, changes int) {
 func errorAt(t *testing.T, k Kind, at, changes int) bool {
 	var mu sync.Mutex
 	calls := 0
-	var failed *errorfs.Op
-	inject := func(o errorfs.Op) error {
+	var failed *simfs.Op
+	disk := simfs.New(uint64(at), simfs.Strict)
+	disk.SetHook(func(o simfs.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if k.Fails != nil && !k.Fails(o) {
-			return nil
-		}
-		// pebble's wrapper does not report an injected error of Close, Prefetch or Preallocate.
-		if o.Kind == errorfs.OpFileClose || o.Kind == errorfs.OpFilePreallocate {
 			return nil
 		}
 		if calls++; calls == at+1 {
@@ -52,11 +49,10 @@ func errorAt(t *testing.T, k Kind, at, changes int) bool {
 			return errInjected
 		}
 		return nil
-	}
-	mem := vfs.NewCrashableMem()
+	})
 	h := newHistory(99)
 	rng := rand.New(rand.NewPCG(uint64(at), 3))
-	err := runFailing(t, k, errorfs.Wrap(mem, errorfs.InjectorFunc(inject)), h, changes, rng)
+	err := runFailing(t, k, disk, h, changes, rng)
 	mu.Lock()
 	defer mu.Unlock()
 	if failed == nil {
@@ -65,13 +61,13 @@ func errorAt(t *testing.T, k Kind, at, changes int) bool {
 		}
 		return false
 	}
-	what := fmt.Sprintf("call %d, %v of %s, failed, then %v", at, failed.Kind, failed.Path, err)
+	what := fmt.Sprintf("%v failed, then %v", failed, err)
 	var corrupt *storage.CorruptError
 	if errors.As(err, &corrupt) {
 		t.Errorf("%s: an error of the disk was taken for damage", what)
 	}
 	r := recovery{t: t, kind: k, h: h, floor: h.durable(), rng: rng, what: what}
-	r.check(crashed(mem, rng), func() {})
+	r.check(r.crashed(disk), func() {})
 	return true
 }
 

@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/sim/simfs"
 )
 
 // Kind is an engine under test.
@@ -24,7 +24,7 @@ type Kind struct {
 	Volatile bool
 	Options  storage.Options
 	// Fails tells which calls on the file system may fail without an end of the process; nil: all.
-	Fails func(op errorfs.Op) bool
+	Fails func(op simfs.Op) bool
 	// Damage tells how to damage a file; nil: every byte, and all of it is found.
 	Damage func(path string) Damage
 }
