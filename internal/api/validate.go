@@ -37,6 +37,7 @@ func (c StreamConfig) Normalize(pedantic bool) (StreamConfig, *Error) {
 		(*StreamConfig).checkPolicies,
 		(*StreamConfig).normalizeMarkers,
 		(*StreamConfig).checkMirror,
+		(*StreamConfig).checkSources,
 		(*StreamConfig).normalizeSubjects,
 		(*StreamConfig).checkTransform,
 		(*StreamConfig).normalizeRepublish,
@@ -344,8 +345,11 @@ func (c *StreamConfig) checkSupported(bool) *Error {
 		return ErrRequiredAPILevel
 	case c.Mirror != nil:
 		return invalid("mirrors are not supported")
-	case len(c.Sources) > 0:
-		return invalid("sources are not supported")
+	}
+	for _, s := range c.Sources {
+		if s.External != nil {
+			return invalid("external sources are not supported")
+		}
 	}
 	return nil
 }

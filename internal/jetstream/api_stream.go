@@ -81,7 +81,7 @@ func (c *call) checkConfig(req *api.StreamConfigRequest) (cfg api.StreamConfig, 
 	if req.Name != c.name() {
 		return cfg, api.ErrStreamMismatch
 	}
-	if cfg, err = req.Normalize(req.Pedantic); err != nil {
+	if cfg, err = req.Local(c.svc.opts.Domain).Normalize(req.Pedantic); err != nil {
 		return cfg, err
 	}
 	if most := c.svc.opts.Limits.DuplicateWindow; most > 0 && cfg.DuplicateWindow > most {
@@ -123,6 +123,7 @@ func (c *call) describe(cs *cluster.Stream) *api.StreamInfo {
 	}
 	if h := c.svc.of(cs); h != nil {
 		info.State.Consumers = h.consumers()
+		h.sourcing().describe(info)
 	}
 	return info
 }

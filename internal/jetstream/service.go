@@ -60,6 +60,7 @@ type Service struct {
 	jobs      *jobs
 	sched     *scheduler // of the consumers
 	makers    []func(*hosted) part
+	copiers   sync.WaitGroup // of the streams with sources
 
 	mu       sync.RWMutex
 	hosted   map[*cluster.Stream]*hosted
@@ -106,7 +107,7 @@ func New(o Options) *Service {
 		jobs:     newJobs(),
 		sched:    newScheduler(runtime.GOMAXPROCS(0)),
 	}
-	s.makers = []func(*hosted) part{newIngest, newDirect, newConsumerSet}
+	s.makers = []func(*hosted) part{newIngest, newDirect, newConsumerSet, newSourcing}
 	return s
 }
 
@@ -159,6 +160,7 @@ func (s *Service) Close() {
 	for _, h := range streams {
 		h.stop()
 	}
+	s.copiers.Wait()
 	if s.elsewhere != nil {
 		s.elsewhere.close()
 	}

@@ -93,6 +93,9 @@ func (m *Machine) remove(tx storage.Tx, c *DeleteStream) *Result {
 
 // fits checks a configuration against the account's other streams and limits.
 func (m *Machine) fits(account string, c *api.StreamConfig, l Limits) *api.Error {
+	if err := m.checkOrigins(account, c); err != nil {
+		return err
+	}
 	streams := 1
 	reserved := max(0, c.MaxBytes)
 	for _, s := range m.mu.streams { // order: only sums and one verdict
@@ -122,4 +125,39 @@ func (m *Machine) fits(account string, c *api.StreamConfig, l Limits) *api.Error
 		return full
 	}
 	return nil
+}
+
+// checkOrigins checks a configuration against the streams that it copies from, as far as they exist.
+func (m *Machine) checkOrigins(account string, c *api.StreamConfig) *api.Error {
+	for _, o := range c.Origins() {
+		origin := m.mu.streams[Key{account, o.Name}]
+		if origin == nil || c.MaxMsgSize <= 0 || origin.Config.MaxMsgSize <= c.MaxMsgSize {
+			continue // An origin without a limit of its own is taken as well.
+		}
+		if c.Mirror != nil {
+			return api.ErrMirrorMaxMessageSize
+		}
+		return api.ErrSourceMaxMessageSize
+	}
+	if m.copiesFrom(account, c, c.Name, make(map[string]bool)) {
+		return api.ErrInvalidConfig.With("detected cycle")
+	}
+	return nil
+}
+
+// copiesFrom tells whether messages of the named stream get into one of configuration c.
+func (m *Machine) copiesFrom(account string, c *api.StreamConfig, name string, seen map[string]bool) bool {
+	for _, o := range c.Origins() {
+		if o.Name == name {
+			return true
+		}
+		if seen[o.Name] {
+			continue
+		}
+		seen[o.Name] = true
+		if s := m.mu.streams[Key{account, o.Name}]; s != nil && m.copiesFrom(account, &s.Config, name, seen) {
+			return true
+		}
+	}
+	return false
 }

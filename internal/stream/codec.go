@@ -15,6 +15,7 @@ import (
 //	Configure       | JSON of Configure |
 //	Expire          nothing
 //	Consumer...     what package consumer makes of it
+//	Copied          see copiedParts
 //
 // Decoded parts alias the command.
 
@@ -22,7 +23,10 @@ var errCommand = errors.New("stream: malformed command")
 
 // AppendPublish appends the command that stores a message to b; header is a whole block or nil. The caller may reuse b once the command is proposed.
 func AppendPublish(b []byte, subject string, header, data []byte) []byte {
-	b = append(b, byte(KindPublish))
+	return appendMessage(append(b, byte(KindPublish)), subject, header, data)
+}
+
+func appendMessage(b []byte, subject string, header, data []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(subject)))
 	b = append(b, subject...)
 	b = binary.AppendUvarint(b, uint64(len(header)))

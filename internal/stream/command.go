@@ -16,6 +16,7 @@ const (
 	KindConsumer      Kind = 6 // create or update a durable consumer
 	KindConsumerGone  Kind = 7 // delete a durable consumer
 	KindConsumerState Kind = 8 // deliveries and acknowledgements of a durable consumer
+	KindCopied        Kind = 9 // store a message of a source, if it is the one to come next
 )
 
 // Delete removes one message; with Erase its bytes are overwritten too.

@@ -47,6 +47,7 @@ type settings struct {
 	Configure
 	republish *republisher
 	transform *transformer
+	sources   map[string]bool // keys of the sources
 }
 
 // Open makes the machine of what the engine holds. The position genesis, where the group's log
@@ -93,6 +94,10 @@ func newSettings(c *Configure) (*settings, error) {
 	}
 	if set.transform, err = newTransformer(&c.Config); err != nil {
 		return nil, err
+	}
+	set.sources = make(map[string]bool)
+	for _, src := range c.Config.Sources {
+		set.sources[src.Key()] = true
 	}
 	return set, nil
 }
@@ -196,6 +201,12 @@ func (a *apply) execute(command []byte, r *Result) error {
 		return a.expire(r)
 	case KindConsumer, KindConsumerGone, KindConsumerState:
 		return a.consumerCommand(kind, body, r)
+	case KindCopied:
+		c, err := decodeCopied(body)
+		if err != nil {
+			return err
+		}
+		return a.copied(c, r)
 	}
 	return fmt.Errorf("stream: command kind %d is unknown; was the log written by a newer version?", kind)
 }

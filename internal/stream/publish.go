@@ -36,23 +36,15 @@ func (a *apply) publish(parts publishParts, r *Result) error {
 		r.Err = api.ErrUnavailable
 		return nil
 	}
-	p := &publish{publishParts: parts, marks: &a.s.scratch}
-	*p.marks = marks{}
-	if p.header != nil {
-		p.header = withoutStatus(p.header)
-		p.marks.scan(p.header)
-	}
-	p.name = a.set.transform.apply(string(parts.subject), a.tx.State().LastSeq+1)
-
+	p := &publish{publishParts: parts}
+	a.prepare(p)
 	if r.Err = a.checkMessage(p); r.Err != nil {
 		return nil
 	}
 	// Before the expectations: a publish that is sent again has succeeded, not lost.
-	if len(p.marks.msgID) > 0 {
-		if seq, ok := a.s.dedup.find(p.marks.msgID, a.now()-int64(a.set.Config.DuplicateWindow)); ok {
-			r.Seq, r.Duplicate = seq, true
-			return nil
-		}
+	if seq, ok := a.duplicateOf(p); ok {
+		r.Seq, r.Duplicate = seq, true
+		return nil
 	}
 	p.prior, _ = a.tx.Subject(p.name)
 	if r.Err = a.checkExpectations(p); r.Err != nil {
@@ -62,6 +54,25 @@ func (a *apply) publish(parts publishParts, r *Result) error {
 		return nil
 	}
 	return a.store(p, r)
+}
+
+// prepare finds what a message's header asks for, and its subject.
+func (a *apply) prepare(p *publish) {
+	p.marks = &a.s.scratch
+	*p.marks = marks{}
+	if p.header != nil {
+		p.header = withoutStatus(p.header)
+		p.marks.scan(p.header)
+	}
+	p.name = a.set.transform.apply(string(p.subject), a.tx.State().LastSeq+1)
+}
+
+// duplicateOf finds the message of the same id in the duplicate window.
+func (a *apply) duplicateOf(p *publish) (seq uint64, ok bool) {
+	if len(p.marks.msgID) == 0 {
+		return 0, false
+	}
+	return a.s.dedup.find(p.marks.msgID, a.now()-int64(a.set.Config.DuplicateWindow))
 }
 
 // checkMessage judges the message by itself against the configuration.

@@ -43,8 +43,13 @@ func (s *Stream) Last(filter string) (m storage.Message, ok bool, err error) {
 
 // Next returns the first message at or above from whose subject matches the filter.
 func (s *Stream) Next(filter string, from uint64) (m storage.Message, ok bool, err error) {
+	return s.NextOf(filterList(filter), from)
+}
+
+// NextOf is Next for any number of filters.
+func (s *Stream) NextOf(filters []string, from uint64) (m storage.Message, ok bool, err error) {
 	for {
-		seq, _, there := s.engine.NextSeq(filterList(filter), from)
+		seq, _, there := s.engine.NextSeq(filters, from)
 		if !there {
 			return m, false, nil
 		}
@@ -62,6 +67,11 @@ func (s *Stream) SeqAtTime(t time.Time) uint64 { return s.engine.SeqAtTime(t.Uni
 // Count returns the number of messages at or above from whose subject matches the filter.
 func (s *Stream) Count(filter string, from uint64) uint64 {
 	return s.engine.Count(filterList(filter), from, false)
+}
+
+// CountOf is Count for any number of filters.
+func (s *Stream) CountOf(filters []string, from uint64) uint64 {
+	return s.engine.Count(filters, from, false)
 }
 
 func found(m storage.Message, err error) (storage.Message, bool, error) {

@@ -1,0 +1,121 @@
+package jetstream
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/cleatkv/cleat/internal/api"
+)
+
+// sourcing is the side of a stream that copies from other streams, and that others copy from. Where
+// the local replica leads there is one copier for each source.
+type sourcing struct {
+	h *hosted
+
+	mu        sync.Mutex
+	stopped   bool
+	copiers   map[string]*copier        // by key of the source
+	followers atomic.Pointer[[]*copier] // of other streams, to be woken; replaced under mu
+}
+
+func newSourcing(h *hosted) part { return &sourcing{h: h, copiers: make(map[string]*copier)} }
+
+// sourcing is that part of the stream.
+func (h *hosted) sourcing() *sourcing {
+	for _, p := range h.parts {
+		if s, ok := p.(*sourcing); ok {
+			return s
+		}
+	}
+	return nil
+}
+
+func (s *sourcing) updated()       { s.reconcile() }
+func (s *sourcing) leaderChanged() { s.reconcile() }
+
+// reconcile runs a copier for each source while the replica here leads.
+func (s *sourcing) reconcile() {
+	wanted := make(map[string]*api.StreamSource)
+	if cfg := s.h.stream.Config(); s.h.stream.IsLeader() {
+		for _, o := range cfg.Origins() {
+			wanted[o.Key()] = o
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, c := range s.copiers {
+		if wanted[key] == nil || s.stopped {
+			close(c.done)
+			delete(s.copiers, key)
+		}
+	}
+	if s.stopped {
+		return
+	}
+	for key, source := range wanted {
+		if s.copiers[key] == nil {
+			c := newCopier(s.h, source)
+			s.copiers[key] = c
+			s.h.svc.copiers.Go(c.run)
+		}
+	}
+}
+
+func (s *sourcing) stop() {
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	s.reconcile()
+}
+
+// applied wakes those who copy from this stream.
+func (s *sourcing) applied() {
+	if f := s.followers.Load(); f != nil {
+		for _, c := range *f {
+			c.kick()
+		}
+	}
+}
+
+// follow has a copier woken, from now on, when something is applied to this stream.
+func (s *sourcing) follow(c *copier, on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*copier
+	if f := s.followers.Load(); f != nil {
+		for _, other := range *f {
+			if other != c {
+				all = append(all, other)
+			}
+		}
+	}
+	if on {
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		s.followers.Store(nil)
+		return
+	}
+	s.followers.Store(&all)
+}
+
+// describe adds the progress of the copies to what is told of the stream.
+func (s *sourcing) describe(info *api.StreamInfo) {
+	if s == nil {
+		return
+	}
+	for _, o := range s.h.stream.Config().Origins() {
+		s.mu.Lock()
+		c := s.copiers[o.Key()]
+		s.mu.Unlock()
+		i := &api.StreamSourceInfo{Name: o.Name, External: o.External, Active: -1, FilterSubject: o.FilterSubject, SubjectTransforms: o.SubjectTransforms}
+		if c != nil {
+			c.describe(i)
+		}
+		if s.h.stream.Config().Mirror != nil {
+			info.Mirror = i
+		} else {
+			info.Sources = append(info.Sources, i)
+		}
+	}
+}
