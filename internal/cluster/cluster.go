@@ -27,6 +27,9 @@ var (
 	ErrUnavailable = replica.ErrUnavailable
 	ErrUnknown     = replica.ErrUnknown
 	ErrOverloaded  = replica.ErrOverloaded
+
+	// ErrNoSpace is definite too: the disk of the leader has no room for more messages.
+	ErrNoSpace = errors.New("cluster: no space left on the disk for more messages")
 )
 
 // Waiter hears the outcome of one command; see replica.Waiter.
@@ -218,6 +221,9 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
+	for _, f := range c.log.Findings() {
+		o.Logger.Warn("log: " + f.String())
+	}
 	if c.stores, err = openStores(o.FS, o.Dir); err != nil {
 		return err
 	}
@@ -317,8 +323,13 @@ func genesisEntry(members []uint64) replica.Entry {
 // beginLog gives a group that has no log here one: from the genesis on for a first member, an empty
 // one for a member that waits for a snapshot.
 func (c *Cluster) beginLog(g wal.GroupID, e storage.Engine, begin replica.Entry, what string) error {
-	if _, ok := c.log.State(g); ok {
-		return nil
+	st, ok := c.log.State(g)
+	switch {
+	case ok:
+		return nil // Damage, if there is any, is the replica's to refuse.
+	case st.Damage != nil:
+		// The log may have held the group. To begin anew would be to forget what was voted for.
+		return fmt.Errorf("%s cannot begin a log: %w", what, st.Damage)
 	}
 	if at := e.Applied(); at.Index > begin.Index {
 		return fmt.Errorf("%s has data (up to log entry %d) but no log: files in %s are missing", what, at.Index, filepath.Join(c.opts.Dir, "wal"))

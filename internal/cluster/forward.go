@@ -49,6 +49,7 @@ const (
 	statusUnknown
 	statusOverloaded
 	statusNotLeader // definite: nothing was proposed; who leads, if known, follows
+	statusNoSpace
 )
 
 func newForwarder(c *Cluster) *forwarder {
@@ -100,7 +101,7 @@ func (f *forwarder) serve(from uint64, payload []byte) error {
 		answer(nil, errNoLeader)
 		return nil
 	}
-	err := g.rep.Load().Propose(payload[16:], WaiterFunc(answer))
+	err := g.propose(g.rep.Load(), payload[16:], WaiterFunc(answer))
 	if errors.Is(err, replica.ErrNotLeader) {
 		err = errNoLeader
 	}
@@ -118,6 +119,8 @@ func (f *forwarder) answer(to, id uint64, group wal.GroupID, result any, err err
 		st = statusNotLeader
 	case errors.Is(err, ErrOverloaded):
 		st = statusOverloaded
+	case errors.Is(err, ErrNoSpace):
+		st = statusNoSpace
 	case errors.Is(err, ErrUnavailable), errors.Is(err, replica.ErrStopped):
 		st = statusUnavailable
 	default:
@@ -162,6 +165,8 @@ func (f *forwarder) outcome(from uint64, payload []byte) error {
 		p.waiter.Done(nil, ErrUnavailable)
 	case statusOverloaded:
 		p.waiter.Done(nil, ErrOverloaded)
+	case statusNoSpace:
+		p.waiter.Done(nil, ErrNoSpace)
 	case statusNotLeader:
 		f.redirect(p, body, from)
 	default:

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/replica"
+	"github.com/cleatkv/cleat/internal/stream"
 	"github.com/cleatkv/cleat/internal/wal"
 )
 
@@ -74,7 +75,7 @@ func (g *group) members() []meta.Replica {
 // offer proposes to the leader, here or elsewhere.
 func (g *group) offer(command []byte, w replica.Waiter) error {
 	if r := g.rep.Load(); r != nil {
-		err := r.Propose(command, w)
+		err := g.propose(r, command, w)
 		if !errors.Is(err, replica.ErrNotLeader) {
 			return err
 		}
@@ -87,6 +88,15 @@ func (g *group) offer(command []byte, w replica.Waiter) error {
 		return errNoLeader
 	}
 	return g.c.forward.propose(to, g.id, command, w)
+}
+
+// propose offers to the local replica. While the disk is full messages are refused, so that what
+// makes room (deletes, purges, expiry) still fits into the log.
+func (g *group) propose(r *replica.Replica, command []byte, w replica.Waiter) error {
+	if g.stream != nil && len(command) > 0 && stream.Kind(command[0]) == stream.KindPublish && g.c.log.NoSpace() {
+		return ErrNoSpace
+	}
+	return r.Propose(command, w)
 }
 
 // anyone picks a server that has a replica and can be reached; it will say who leads.

@@ -98,6 +98,9 @@ func (g *group) member(m meta.Replica, st *replica.Status) ReplicaInfo {
 	return r
 }
 
+// Gone tells whether the stream was deleted. There may be another one of its name by now.
+func (s *Stream) Gone() bool { return s.gone.Load() }
+
 // Servers lists the servers that have a replica of the stream, or are to get one.
 func (s *Stream) Servers() []uint64 {
 	var all []uint64

@@ -110,6 +110,8 @@ func refusal(err error) *api.Error {
 		return refused
 	case errors.Is(err, cluster.ErrOverloaded):
 		return api.ErrTooManyRequests
+	case errors.Is(err, cluster.ErrNoSpace):
+		return api.ErrInsufficientResources
 	case errors.Is(err, cluster.ErrUnavailable):
 		return api.ErrUnavailable
 	}
