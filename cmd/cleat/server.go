@@ -23,6 +23,10 @@ import (
 // managers and container runtimes kill after ten seconds or more.
 const stopTimeout = 5 * time.Second
 
+// handOverTimeout is how long it may take to let others lead. A group that has no leader for a moment
+// costs its clients no more than that anyway.
+const handOverTimeout = 2 * time.Second
+
 // node is a server: its parts, in the order in which they start.
 type node struct {
 	flags   *config.Flags
@@ -188,6 +192,7 @@ func (n *node) startClients() error {
 	n.onStop(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
+		n.handOver(ctx)
 		if n.streams != nil {
 			n.streams.Drain()
 		}
@@ -268,6 +273,16 @@ func (n *node) act(ctx context.Context, a action) (stop bool) {
 	return false
 }
 
+// handOver lets other servers lead what this one does, before its clients go there.
+func (n *node) handOver(ctx context.Context) {
+	if n.streams == nil || !n.cluster.Clustered() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	n.cluster.HandOver(ctx)
+}
+
 // leave begins lame duck mode: clients are asked to go elsewhere, and the server stops when all have
 // gone.
 func (n *node) leave(ctx context.Context) {
@@ -277,6 +292,7 @@ func (n *node) leave(ctx context.Context) {
 	n.leaving = true
 	go func() {
 		defer close(n.left)
+		n.handOver(ctx)
 		if err := n.front.LameDuck(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			n.log.Error(fmt.Sprintf("Error in lame duck mode: %v", err))
 		}

@@ -70,10 +70,9 @@ func unreloadable(old, next *config.Config) error {
 	return nil
 }
 
-// fixedJetStream is what of JetStream cannot change: the limits can.
+// fixedJetStream is what of JetStream cannot change. How much an account may store can.
 func fixedJetStream(c *config.Config) config.JetStream {
 	js := c.JetStream
-	js.Limits = config.JetStreamLimits{}
 	js.MaxMemory, js.MaxFile = 0, 0
 	return js
 }

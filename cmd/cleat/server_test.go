@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -476,6 +477,22 @@ func TestServerCluster(t *testing.T) {
 		await(p, "/routez", func(_ int, body string) bool { return strings.Contains(body, `"num_routes": 2`) })
 		await(p, "/varz", func(_ int, body string) bool { return strings.Contains(body, `"remotes": 2`) })
 	}
+
+	// A server that stops lets others lead first: those who know it by its word, not by its silence.
+	leading := func(p *process) bool {
+		_, body := p.get("/jsz")
+		return strings.Contains(body, `"streams_leader": 1`)
+	}
+	stopped := slices.IndexFunc(servers, leading)
+	if stopped < 0 {
+		t.Fatal("nobody leads the stream")
+	}
+	servers[stopped].signal(syscall.SIGTERM)
+	servers[stopped].exits(0)
+	if next := servers[(stopped+1)%3]; !leading(next) && !leading(servers[(stopped+2)%3]) {
+		t.Errorf("nobody leads the stream after its leader has gone:\n%s\n%s", next.log, servers[stopped].log)
+	}
+	servers[stopped] = start(stopped)
 	for _, p := range servers[1:] {
 		p.signal(syscall.SIGKILL)
 	}
