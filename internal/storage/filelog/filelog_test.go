@@ -26,3 +26,8 @@ func TestEngineMetamorphicCompressed(t *testing.T) { storagetest.Metamorphic(t, 
 func TestEngineCrashPrefix(t *testing.T)           { storagetest.CrashPrefix(t, plain, 6, 100) }
 func TestEngineErrorEveryOp(t *testing.T)          { storagetest.ErrorEveryOp(t, plain, 60) }
 func TestEngineCorruptBlockReported(t *testing.T)  { storagetest.CorruptBlockReported(t, plain) }
+func TestEngineConcurrent(t *testing.T)            { storagetest.Concurrent(t, compressed, 3000) }
+func TestEngineNoSpace(t *testing.T)               { storagetest.NoSpace(t, plain) }
+func TestEngineEraseOverwrites(t *testing.T)       { storagetest.EraseOverwrites(t, plain) }
+func TestEngineDropAtomic(t *testing.T)            { storagetest.DropAtomic(t, plain) }
+func TestEngineSnapshotIngestAtomic(t *testing.T)  { storagetest.SnapshotIngestAtomic(t, plain) }

@@ -43,3 +43,8 @@ func TestEngineErrorEveryOp(t *testing.T) {
 	}
 	storagetest.ErrorEveryOp(t, k, 60)
 }
+
+func TestEngineConcurrent(t *testing.T)           { storagetest.Concurrent(t, kind, 1000) }
+func TestEngineEraseOverwrites(t *testing.T)      { storagetest.EraseOverwrites(t, kind) }
+func TestEngineDropAtomic(t *testing.T)           { storagetest.DropAtomic(t, kind) }
+func TestEngineSnapshotIngestAtomic(t *testing.T) { storagetest.SnapshotIngestAtomic(t, kind) }

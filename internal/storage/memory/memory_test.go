@@ -17,3 +17,4 @@ var kind = storagetest.Kind{
 
 func TestEngineConformance(t *testing.T) { storagetest.Conformance(t, kind) }
 func TestEngineMetamorphic(t *testing.T) { storagetest.Metamorphic(t, kind, 6, 400) }
+func TestEngineConcurrent(t *testing.T)  { storagetest.Concurrent(t, kind, 3000) }
