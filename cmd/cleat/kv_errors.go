@@ -48,7 +48,7 @@ func explain(err error, bucket, key string) error {
 			"the server has JetStream off (start nats-server with -js), or the bucket has no leader now")
 	case errors.Is(err, nats.ErrMaxPayload):
 		return advise(cli.ExitGeneral, err.Error(), "the server's max_payload bounds the size of a value")
-	case cli.ExitCode(err) == cli.ExitUnavailable:
+	case cli.ExitCode(err) == cli.ExitUnavailable && !answered(err):
 		return &cli.Error{Code: cli.ExitUnavailable, Err: fmt.Errorf("no answer: %w", err), Hints: []string{
 			"a write may or may not have happened; wait longer: --timeout 30s"}}
 	}
@@ -59,8 +59,16 @@ func explain(err error, bucket, key string) error {
 	return err
 }
 
+// answered tells whether err is what a server said, which is definite: nothing happened.
+func answered(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api)
+}
+
 // apiHints is what to do about an answer of the server, with the bucket's name for BUCKET.
 var apiHints = map[jetstream.ErrorCode]string{
+	10008: "the bucket has no leader now, and nothing was done: try again, and see who is there: cleat kv info BUCKET",
+	10023: "nothing was written; the server's disk is full, most likely: delete or purge keys, or give it room",
 	10054: "the bucket bounds the size of a value: cleat kv edit BUCKET --max-value-size SIZE",
 	10074: "this server is alone: add BUCKET without --replicas, or to a cluster",
 	10077: "the bucket is full: delete keys, or cleat kv edit BUCKET --max-bucket-size SIZE",

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"sync/atomic"
 
@@ -91,13 +92,19 @@ func (g *group) offer(command []byte, w replica.Waiter) error {
 }
 
 // propose offers to the local replica. While the disk is full messages are refused, so that what
-// makes room (deletes, purges, expiry) still fits into the log.
+// makes room still fits into the log: deletes and purges, of keys too, and expiry.
 func (g *group) propose(r *replica.Replica, command []byte, w replica.Waiter) error {
 	if g.stream != nil && len(command) > 0 && stream.Kind(command[0]) == stream.KindPublish && g.c.log.NoSpace() {
-		return ErrNoSpace
+		// A delete or purge of a key is a message with a header that says so.
+		if len(command) > markerBytesMax || !bytes.Contains(command, []byte("\r\nKV-Operation: ")) {
+			return ErrNoSpace
+		}
 	}
 	return r.Propose(command, w)
 }
+
+// markerBytesMax bounds the commands that are let through as markers when the disk is full.
+const markerBytesMax = 8 << 10
 
 // anyone picks a server that has a replica and can be reached; it will say who leads.
 func (g *group) anyone() uint64 {
