@@ -27,10 +27,36 @@ type Registry struct {
 	mu      sync.RWMutex // for the entries and their acks
 	entries btree.Map[string, *Entry]
 	version atomic.Uint64
+	changes [changesMax]string // names; that of version v at v modulo changesMax
 }
 
-// Version changes whenever a consumer was created, updated or deleted.
+// changesMax is how many changes the registry remembers the names of.
+const changesMax = 64
+
+// Version goes up by one whenever a consumer is created, updated or deleted.
 func (g *Registry) Version() uint64 { return g.version.Load() }
+
+// ChangedSince returns the names of the consumers that changed after a version, and the version up
+// to which that is true. Where they are too many, or everything was replaced, all is set instead.
+func (g *Registry) ChangedSince(version uint64) (names []string, now uint64, all bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	now = g.version.Load()
+	if now-version > changesMax {
+		return nil, now, true
+	}
+	for v := version + 1; v <= now; v++ {
+		names = append(names, g.changes[v%changesMax])
+	}
+	return names, now, false
+}
+
+// changed notes a change of one consumer. g.mu is held.
+func (g *Registry) changed(name string) {
+	v := g.version.Load() + 1
+	g.changes[v%changesMax] = name
+	g.version.Store(v)
+}
 
 // Entry is one replicated consumer. Everything but the acknowledgements is only replaced, never
 // changed.
@@ -93,7 +119,7 @@ func (g *Registry) Load(r storage.Reader) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.entries = entries
-	g.version.Add(1)
+	g.version.Add(changesMax + 1) // Everything may be another one.
 	return nil
 }
 
@@ -153,7 +179,7 @@ func (g *Registry) add(tx storage.Tx, cfg api.ConsumerConfig, stamp int64) *Entr
 	start := StartOf(tx, &cfg)
 	e := &Entry{Config: cfg, Created: stamp, Start: start, acks: newAcks(ruleOf(&cfg), start.Seq)}
 	g.entries.Set(e.Name(), e)
-	g.version.Add(1)
+	g.changed(e.Name())
 	e.store(tx)
 	e.storeMarks(tx)
 	return e
@@ -166,7 +192,7 @@ func (g *Registry) update(tx storage.Tx, old *Entry, cfg api.ConsumerConfig) (*E
 	e := &Entry{Config: cfg, Created: old.Created, Start: old.Start, acks: old.acks}
 	e.acks.setRule(ruleOf(&cfg))
 	g.entries.Set(e.Name(), e)
-	g.version.Add(1)
+	g.changed(e.Name())
 	e.store(tx)
 	return e, nil
 }
@@ -223,7 +249,7 @@ func (g *Registry) Gone(tx storage.Tx, body []byte) (*Entry, *api.Error) {
 	}
 	e.erase(tx)
 	g.entries.Delete(cmd.Name)
-	g.version.Add(1)
+	g.changed(cmd.Name)
 	return e, nil
 }
 

@@ -228,7 +228,7 @@ func (f *feed) proposed(_ any, err error) {
 		f.set.sched.wakeAt(f, time.Now().Add(retryAfter).UnixNano()) // Unless another leads by then.
 	case err != nil:
 		// The log may have it or not: only the log knows where the consumer is now.
-		f.set.sched.do(func(*worker) { f.set.restart(f) })
+		f.set.sched.do(func(*worker) { f.set.restart() })
 	default:
 		if len(answers) > 0 {
 			f.set.sched.do(func(w *worker) {

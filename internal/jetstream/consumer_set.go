@@ -29,8 +29,12 @@ type consumerSet struct {
 	awaited map[string]int // names whose creation is under way and will be answered
 	closed  bool
 
-	following sync.Mutex    // held while feeds are made to agree with the registry
-	followed  atomic.Uint64 // version of the registry they agree with
+	following sync.Mutex     // held while feeds are made to agree with the registry
+	leading   bool           // as far as feeds know; under following
+	source    *stream.Stream // that they follow; under following
+
+	interrupted atomic.Bool   // leadership was lost, or may have been, since feeds last followed
+	followed    atomic.Uint64 // version of the registry they agree with
 
 	// wakes are the feeds to wake once the change of the stream in progress is done.
 	wakes struct {
@@ -101,7 +105,12 @@ func (s *consumerSet) updated() {
 	s.followSoon()
 }
 
-func (s *consumerSet) leaderChanged() { s.followSoon() }
+func (s *consumerSet) leaderChanged() {
+	if !s.st.IsLeader() {
+		s.interrupted.Store(true)
+	}
+	s.followSoon()
+}
 
 func (s *consumerSet) stop() { s.end(consumer.EndDeleted) }
 
@@ -272,38 +281,65 @@ func (s *consumerSet) follow() {
 	if source == nil {
 		return
 	}
+	if s.interrupted.Swap(false) {
+		// Another server may have delivered meanwhile: what feeds remember is not what the log says.
+		s.leave()
+	}
 	registry := source.Consumers()
-	leads := s.st.IsLeader()
-	s.followed.Store(registry.Version())
-	entries := map[string]*consumer.Entry{}
-	if leads {
+	names, version, all := registry.ChangedSince(s.followed.Load())
+	if leads := s.st.IsLeader(); leads != s.leading || source != s.source {
+		s.leading, s.source, all = leads, source, true
+	}
+	if all {
+		names = names[:0]
+		for _, f := range s.list() {
+			names = append(names, f.name)
+		}
 		for _, e := range registry.List() {
-			entries[e.Name()] = e
+			names = append(names, e.Name())
 		}
 	}
+	for _, name := range names {
+		s.followOne(source, name)
+	}
+	s.followed.Store(version)
+}
+
+// leave ends the feeds of all replicated consumers. s.following is held.
+func (s *consumerSet) leave() {
 	for _, f := range s.list() {
-		e := entries[f.name]
-		switch {
-		case !f.logged:
-		case e == nil && leads || e != nil && e.Created != f.created:
-			s.remove(f, consumer.EndDeleted)
-		case e == nil:
+		if f.logged {
 			s.remove(f, consumer.EndLeader)
-		default:
-			f.update(&e.Config)
-			f.propose()
 		}
 	}
-	for _, e := range entries {
+	s.leading = false
+}
+
+// followOne makes the feed of one replicated consumer agree with the registry. s.following is held.
+func (s *consumerSet) followOne(source *stream.Stream, name string) {
+	e, exists := source.Consumers().Get(name)
+	f := s.get(name)
+	switch {
+	case f != nil && !f.logged:
+	case f != nil && !s.leading:
+		s.remove(f, consumer.EndLeader)
+	case f != nil && (!exists || e.Created != f.created):
+		s.remove(f, consumer.EndDeleted)
+		if exists {
+			s.startLogged(source, e)
+		}
+	case f != nil:
+		f.update(&e.Config)
+		f.propose() // What found no leader before.
+	case exists && s.leading:
 		s.startLogged(source, e)
 	}
 }
 
-// restart forgets what a feed has done since the log last heard of it, and goes on from there.
-func (s *consumerSet) restart(f *feed) {
-	if s.remove(f, consumer.EndLeader) {
-		s.followSoon()
-	}
+// restart has feeds forget what they did since the log last heard of it, and go on from there.
+func (s *consumerSet) restart() {
+	s.interrupted.Store(true)
+	s.followSoon()
 }
 
 // startLogged delivers for a replicated consumer.
