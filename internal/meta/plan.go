@@ -64,25 +64,26 @@ func (m *Machine) changeReplicas(tx storage.Tx, c *ChangeReplicas) *Result {
 		return &Result{Err: api.ErrMoveInProgress}
 	}
 	s := *old
-	if err := m.plan(tx, &s, c.Add, c.Remove); err != nil {
+	if err := m.plan(tx, &s, nil, c.Add, c.Remove); err != nil {
 		return &Result{Err: err}
 	}
 	m.put(tx, &s)
 	return &Result{Stream: &s}
 }
 
-// plan gives s a plan. One server holds at most one replica, and something must remain.
-func (m *Machine) plan(tx storage.Tx, s *Stream, add, remove []uint64) *api.Error {
+// plan gives s a plan: the members that are being added already, new ones on more servers, and those
+// that are to go. One server holds at most one replica, and something must remain.
+func (m *Machine) plan(tx storage.Tx, s *Stream, adding []Replica, servers, remove []uint64) *api.Error {
 	for _, id := range remove {
-		if !slices.ContainsFunc(s.Replicas, func(r Replica) bool { return r.ID == id }) {
+		if !slices.ContainsFunc(s.Members(), func(r Replica) bool { return r.ID == id }) {
 			return api.ErrPeerNotMember
 		}
 	}
-	if len(s.Replicas)+len(add)-len(remove) < 1 {
+	if len(s.Members())+len(servers)-len(remove) < 1 {
 		return api.ErrPeerRemap
 	}
-	p := &Plan{Epoch: s.Epoch + 1, Remove: remove}
-	for _, server := range add {
+	p := &Plan{Epoch: s.Epoch + 1, Add: slices.Clone(adding), Remove: remove}
+	for _, server := range servers {
 		if _, ok := s.On(server); ok {
 			return api.ErrPeerRemap
 		}

@@ -54,29 +54,40 @@ func (m *Machine) update(tx storage.Tx, c *UpdateStream) *Result {
 	return &Result{Stream: &s}
 }
 
-// scale plans what a new number of replicas asks for.
+// scale plans what a new number of replicas asks for. It may replace a plan that is under way: those
+// who were to come stay members until the new plan has seen them out.
 func (m *Machine) scale(tx storage.Tx, s *Stream, c *UpdateStream) *api.Error {
-	more := c.Config.Replicas - len(s.Replicas)
-	if more == 0 {
+	members := s.Members()
+	var adding []Replica
+	var leaving []uint64
+	if s.Plan != nil {
+		adding, leaving = s.Plan.Add, s.Plan.Remove
+	}
+	want := c.Config.Replicas
+	if want == len(members)-len(leaving) {
 		return nil
 	}
-	if s.Plan != nil {
-		return api.ErrMoveInProgress
-	}
-	if more > 0 {
+	if more := want - len(members); more > 0 {
 		free := slices.DeleteFunc(slices.Clone(c.Servers), func(server uint64) bool { _, has := s.On(server); return has })
 		if more > len(free) {
 			return api.ErrNoPeers.With("no suitable peers for placement")
 		}
-		return m.plan(tx, s, free[:more], nil)
+		return m.plan(tx, s, adding, free[:more], nil)
 	}
+	// Who is on the way out goes first, then the newest.
 	var remove []uint64
-	for i := len(s.Replicas) - 1; i >= 0 && len(remove) < -more; i-- {
-		if id := s.Replicas[i].ID; id != c.Keep {
+	leave := func(id uint64) {
+		if len(remove) < len(members)-want && id != c.Keep && !slices.Contains(remove, id) {
 			remove = append(remove, id)
 		}
 	}
-	return m.plan(tx, s, nil, remove)
+	for _, id := range leaving {
+		leave(id)
+	}
+	for _, r := range slices.Backward(members) {
+		leave(r.ID)
+	}
+	return m.plan(tx, s, adding, nil, remove)
 }
 
 func (m *Machine) remove(tx storage.Tx, c *DeleteStream) *Result {

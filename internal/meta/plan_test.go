@@ -1,0 +1,58 @@
+package meta
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/cleatkv/cleat/internal/storage/memory"
+)
+
+// servers lists where the replicas will be once the plan, if there is one, is done.
+func servers(s *Stream) (all []uint64) {
+	for _, r := range s.Members() {
+		if s.Plan == nil || !slices.Contains(s.Plan.Remove, r.ID) {
+			all = append(all, r.Server)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// The number of replicas is changed again and again, before and after what was planned is done. The
+// leader always stays, nobody counts twice, and the plan leads to the last number that was asked for.
+func TestScalePlansReplaceEachOther(t *testing.T) {
+	for _, doneEach := range []bool{true, false} {
+		m := open(t, memory.NewStore(), "m")
+		r := do(t, m, KindCreateStream, &CreateStream{Account: "A", Config: config("S", "s.>"), Servers: []uint64{2}})
+		leader := r.Stream.Replicas[0].ID
+		for _, n := range []int{3, 1, 3, 5, 2, 2, 3, 1} {
+			c := config("S", "s.>")
+			c.Replicas = n
+			r := do(t, m, KindUpdateStream, &UpdateStream{Account: "A", Config: c, Servers: []uint64{1, 2, 3, 4, 5}, Keep: leader})
+			if r.Err != nil {
+				t.Fatalf("to %d: %v", n, r.Err)
+			}
+			s := r.Stream
+			if all := servers(s); len(all) != n || len(slices.Compact(all)) != n || !slices.Contains(all, 2) {
+				t.Fatalf("to %d: replicas are to be on %v; plan %+v", n, all, s.Plan)
+			}
+			if doneEach && s.Plan != nil {
+				r = do(t, m, KindPlanDone, &PlanDone{Account: "A", Name: "S", Group: s.Group, Epoch: s.Plan.Epoch})
+				if s = r.Stream; s.Plan != nil || len(s.Replicas) != n {
+					t.Fatalf("to %d: done, but %+v", n, s)
+				}
+			}
+		}
+		// What an earlier leader says of a plan that was replaced does not count.
+		s := m.Stream(Key{"A", "S"})
+		if !doneEach {
+			if r := do(t, m, KindPlanDone, &PlanDone{Account: "A", Name: "S", Group: s.Group, Epoch: s.Plan.Epoch - 1}); r.Stream.Plan == nil {
+				t.Fatal("a plan was ended by the end of an older one")
+			}
+			do(t, m, KindPlanDone, &PlanDone{Account: "A", Name: "S", Group: s.Group, Epoch: s.Plan.Epoch})
+			if s = m.Stream(Key{"A", "S"}); s.Plan != nil || len(s.Replicas) != 1 || s.Replicas[0].ID != leader {
+				t.Fatalf("%+v", s)
+			}
+		}
+	}
+}
