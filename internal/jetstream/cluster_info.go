@@ -81,7 +81,7 @@ func (c *call) inform(cs *cluster.Stream, within time.Duration, done func(*api.S
 	}
 	e := &errand{
 		svc: c.svc, cs: cs, subject: apiPrefix + "STREAM.INFO." + cs.Name(), reads: true, until: time.Now().Add(within),
-		here: func() bool { return leadsHere(cs) }, run: here, failed: here,
+		here: func() bool { return leadsHere(cs) }, run: here, gone: here, failed: here,
 	}
 	e.answered = func(o outcome) {
 		var r api.StreamInfoResponse

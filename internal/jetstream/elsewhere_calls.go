@@ -86,10 +86,15 @@ func (c *call) where(cs *cluster.Stream, here func() bool, fn func()) {
 	default:
 		e := &errand{
 			svc: c.svc, cs: cs, subject: c.subject(), body: c.body, reads: c.route.reads, until: time.Now().Add(holdFor),
-			here: here, run: fn, answered: c.relay, failed: func() { c.refuse(api.ErrUnavailable) },
+			here: here, run: fn, gone: c.again, answered: c.relay, failed: func() { c.refuse(api.ErrUnavailable) },
 		}
 		e.start()
 	}
+}
+
+// again handles the request from the start: the stream that it was about was deleted meanwhile.
+func (c *call) again() {
+	c.whenKnown(c.route.stream(), func() { c.route.handle(c) })
 }
 
 // errand is a request that is answered here as soon as it can be, or else elsewhere.
@@ -103,6 +108,7 @@ type errand struct {
 
 	here     func() bool
 	run      func()        // here
+	gone     func()        // the stream was deleted
 	answered func(outcome) // elsewhere
 	failed   func()        // definitely not done; nothing is called when that is not certain
 }
@@ -113,7 +119,11 @@ func (e *errand) start() {
 
 // try gets the request on its way, if there is one.
 func (e *errand) try() bool {
-	if e.here() {
+	switch {
+	case e.cs.Gone():
+		e.gone()
+		return true
+	case e.here():
 		e.run()
 		return true
 	}

@@ -67,6 +67,10 @@ func (s *search) hold() {
 }
 
 func (s *search) round() bool {
+	if s.cs.Gone() {
+		s.c.again()
+		return true
+	}
 	here := s.cs.IsLeader()
 	to := s.cs.Nearest()
 	if !here && to == 0 {
