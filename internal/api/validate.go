@@ -216,7 +216,7 @@ func (c *StreamConfig) normalizeMarkers(pedantic bool) *Error {
 	return nil
 }
 
-// checkMirror judges what a mirror may not have besides; checkSupported refuses mirrors for now.
+// checkMirror judges what a mirror may not have besides, and the mirror itself.
 func (c *StreamConfig) checkMirror(bool) *Error {
 	if c.Mirror == nil {
 		return nil
@@ -236,11 +236,17 @@ func (c *StreamConfig) checkMirror(bool) *Error {
 		return ErrMirrorWithBatch
 	case c.AllowMsgSchedules:
 		return ErrMirrorWithSchedules
+	case c.Mirror.Consumer != nil:
+		return ErrMirrorConsumerInvalid
 	case c.Mirror.FilterSubject != "" && len(c.Mirror.SubjectTransforms) > 0:
 		return ErrMirrorFilterAndTransforms
 	case c.SubjectDeleteMarkerTTL > 0:
 		return invalid("subject delete markers forbidden on mirrors")
-	case CheckStreamName(c.Mirror.Name) != nil:
+	}
+	if err := c.Mirror.checkSubjects(ErrMirrorTransformSource, ErrMirrorTransform, ErrMirrorFiltersOverlap); err != nil {
+		return err
+	}
+	if CheckStreamName(c.Mirror.Name) != nil {
 		return ErrMirrorNameInvalid
 	}
 	return nil
@@ -343,8 +349,8 @@ func (c *StreamConfig) checkSupported(bool) *Error {
 	switch {
 	case c.AllowMsgCounter, c.AllowAtomicPublish, c.AllowMsgSchedules, c.AllowBatchPublish, c.PersistMode != DefaultPersist:
 		return ErrRequiredAPILevel
-	case c.Mirror != nil:
-		return invalid("mirrors are not supported")
+	case c.Mirror != nil && c.Mirror.External != nil:
+		return invalid("external mirrors are not supported")
 	}
 	for _, s := range c.Sources {
 		if s.External != nil {

@@ -90,6 +90,9 @@ func (c *call) checkConfig(req *api.StreamConfigRequest) (cfg api.StreamConfig, 
 		}
 		cfg.DuplicateWindow = most
 	}
+	if !c.followDirect(&cfg) && req.Pedantic {
+		return cfg, api.ErrPedantic.With("origin stream has direct get set, mirror has it disabled")
+	}
 	if cfg.Replicas > 1 && !c.svc.opts.Clustered {
 		return cfg, api.ErrReplicasNotSupported
 	}
@@ -162,6 +165,7 @@ func (c *call) streamInfo() {
 func (c *call) streamInfoResponse(cs *cluster.Stream, m *stream.Stream, req *api.StreamInfoRequest, far int) *api.StreamInfoResponse {
 	resp := &api.StreamInfoResponse{Header: c.header(), StreamInfo: c.describe(cs)}
 	resp.Cluster = c.svc.clusterInfo(cs)
+	resp.Alternates = c.alternates(cs.Config())
 	consumers := resp.State.Consumers + far
 	if req.SubjectsFilter != "" || req.DeletedDetails {
 		d := stream.Details{SubjectsFilter: req.SubjectsFilter, Offset: max(0, req.Offset), Limit: api.SubjectPage, Deleted: req.DeletedDetails}

@@ -41,3 +41,15 @@ func (c *call) complete(cfg *api.StreamConfig) {
 		cfg.Metadata[key] = chosen[key]
 	}
 }
+
+// followDirect allows direct gets of a mirror as its origin allows them, and tells whether the
+// configuration said so already.
+func (c *call) followDirect(cfg *api.StreamConfig) bool {
+	m := c.svc.cluster.Meta()
+	if cfg.Mirror == nil || cfg.MirrorDirect || m == nil {
+		return true
+	}
+	origin := m.Stream(meta.Key{Account: c.account.broker.Name(), Name: cfg.Mirror.Name})
+	cfg.MirrorDirect = origin != nil && origin.Config.AllowDirect
+	return !cfg.MirrorDirect
+}

@@ -36,7 +36,8 @@ func (s *sourcing) leaderChanged() { s.reconcile() }
 // reconcile runs a copier for each source while the replica here leads.
 func (s *sourcing) reconcile() {
 	wanted := make(map[string]*api.StreamSource)
-	if cfg := s.h.stream.Config(); s.h.stream.IsLeader() {
+	cfg := s.h.stream.Config()
+	if s.h.stream.IsLeader() {
 		for _, o := range cfg.Origins() {
 			wanted[o.Key()] = o
 		}
@@ -54,7 +55,7 @@ func (s *sourcing) reconcile() {
 	}
 	for key, source := range wanted {
 		if s.copiers[key] == nil {
-			c := newCopier(s.h, source)
+			c := newCopier(s.h, source, cfg.Mirror != nil)
 			s.copiers[key] = c
 			s.h.svc.copiers.Go(c.run)
 		}
@@ -104,7 +105,8 @@ func (s *sourcing) describe(info *api.StreamInfo) {
 	if s == nil {
 		return
 	}
-	for _, o := range s.h.stream.Config().Origins() {
+	cfg := s.h.stream.Config()
+	for _, o := range cfg.Origins() {
 		s.mu.Lock()
 		c := s.copiers[o.Key()]
 		s.mu.Unlock()
@@ -112,10 +114,31 @@ func (s *sourcing) describe(info *api.StreamInfo) {
 		if c != nil {
 			c.describe(i)
 		}
-		if s.h.stream.Config().Mirror != nil {
+		if cfg.Mirror != nil {
 			info.Mirror = i
 		} else {
 			info.Sources = append(info.Sources, i)
 		}
 	}
+}
+
+// alternates lists a stream with its mirrors, if it has any. Only a cluster tells them.
+func (c *call) alternates(cfg *api.StreamConfig) (all []api.StreamAlternate) {
+	m := c.svc.cluster.Meta()
+	if !c.svc.opts.Clustered || m == nil {
+		return nil
+	}
+	origin := cfg.Name
+	if cfg.Mirror != nil {
+		origin = cfg.Mirror.Name
+	}
+	for _, ms := range m.Streams(c.account.broker.Name()) {
+		if ms.Config.Name == origin || ms.Config.Mirror != nil && ms.Config.Mirror.Name == origin {
+			all = append(all, api.StreamAlternate{Name: ms.Config.Name, Domain: c.svc.opts.Domain, Cluster: c.svc.cluster.Name()})
+		}
+	}
+	if len(all) < 2 {
+		return nil
+	}
+	return all
 }

@@ -27,6 +27,7 @@ type copier struct {
 	h      *hosted
 	source *api.StreamSource
 	key    string
+	mirror bool // what is stored is what the origin has, with its sequences
 	maps   []mapping
 	wake   chan struct{}
 	done   chan struct{}
@@ -55,8 +56,8 @@ type mapping struct {
 	transform *subject.Transform // nil: they stay what they are
 }
 
-func newCopier(h *hosted, source *api.StreamSource) *copier {
-	c := &copier{h: h, source: source, key: source.Key(), wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newCopier(h *hosted, source *api.StreamSource, mirror bool) *copier {
+	c := &copier{h: h, source: source, key: source.Key(), mirror: mirror, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	for i, filter := range source.Filters() {
 		m := mapping{filter: filter}
 		if i < len(source.SubjectTransforms) && source.SubjectTransforms[i].Destination != "" {
@@ -120,6 +121,9 @@ func (c *copier) turn() (time.Duration, *api.Error) {
 	if astray, ready := c.ready(origin.Assignment().Group); !ready || astray {
 		return copyRetry, nil
 	}
+	if known, _ := target.SourcePosition(c.key); c.mirror && known != 0 && known != c.group {
+		return copyRetry, stream.ErrOriginReplaced
+	}
 	if !c.aligned {
 		c.align(target, from)
 	}
@@ -129,6 +133,7 @@ func (c *copier) turn() (time.Duration, *api.Error) {
 			return copyRetry, api.ErrMirrorConsumerSetup.With(err)
 		}
 		if !ok {
+			c.skip(from)
 			break
 		}
 		if c.wants(&m) {
@@ -188,10 +193,7 @@ func (c *copier) ready(group uint64) (astray, ready bool) {
 // align finds where to go on.
 func (c *copier) align(target, from *stream.Stream) {
 	c.aligned = true
-	known, seq := target.SourcePosition(c.key)
-	if known != c.group {
-		seq = 0
-	}
+	seq := c.position(target, c.group)
 	c.prev, c.next = seq, seq+1
 	if seq > 0 {
 		return
@@ -200,6 +202,17 @@ func (c *copier) align(target, from *stream.Stream) {
 	if t := c.source.OptStartTime; t != nil {
 		c.next = max(c.next, from.SeqAtTime(*t))
 	}
+}
+
+// position is how far the origin of that group has been copied.
+func (c *copier) position(target *stream.Stream, group uint64) uint64 {
+	if c.mirror {
+		return target.State().LastSeq
+	}
+	if origin, seq := target.SourcePosition(c.key); origin == group {
+		return seq
+	}
+	return 0
 }
 
 // wants tells whether a message is to be copied, as far as the filters do not say it.
@@ -216,11 +229,41 @@ func (c *copier) hasRoom() bool {
 
 // propose offers a message to the stream's leader.
 func (c *copier) propose(m *storage.Message) {
-	c.buf = stream.AppendCopied(c.buf[:0], &stream.Copied{
-		Source: c.key, Origin: c.group, Prev: c.prev, Seq: m.Seq,
-		Subject: c.subject(m), Header: stream.HeaderOfCopy(m, c.key), Data: m.Data,
+	if c.mirror {
+		c.buf = stream.AppendMirrored(c.buf[:0], &stream.Mirrored{
+			Origin: c.group, Prev: c.prev, Seq: m.Seq, Time: m.Time, Subject: c.subject(m), Header: m.Header, Data: m.Data,
+		})
+	} else {
+		c.buf = stream.AppendCopied(c.buf[:0], &stream.Copied{
+			Source: c.key, Origin: c.group, Prev: c.prev, Seq: m.Seq,
+			Subject: c.subject(m), Header: stream.HeaderOfCopy(m, c.key), Data: m.Data,
+		})
+	}
+	c.offer(m.Seq)
+}
+
+// skip has a mirror pass over the sequences at the end of the origin that have no message for it.
+func (c *copier) skip(from *stream.Stream) {
+	if !c.mirror {
+		return
+	}
+	var last uint64
+	from.View(func(r storage.Reader) {
+		if _, _, more := r.NextSeq(c.source.Filters(), c.next); !more {
+			last = r.State().LastSeq
+		}
 	})
-	c.prev = m.Seq
+	if last < c.next {
+		return
+	}
+	c.buf = stream.AppendMirrored(c.buf[:0], &stream.Mirrored{Origin: c.group, Prev: c.prev, Seq: last})
+	c.offer(last)
+	c.next = last + 1
+}
+
+// offer proposes what is in the buffer, which brings the copy to the given sequence.
+func (c *copier) offer(seq uint64) {
+	c.prev = seq
 	size := len(c.buf)
 	c.mu.Lock()
 	c.mu.messages++
@@ -291,9 +334,6 @@ func (c *copier) describe(i *api.StreamSourceInfo) {
 	if target == nil || cs == nil || cs.Machine() == nil {
 		return
 	}
-	known, seq := target.SourcePosition(c.key)
-	if known != cs.Assignment().Group {
-		seq = 0
-	}
+	seq := c.position(target, cs.Assignment().Group)
 	i.Lag = cs.Machine().CountOf(c.source.Filters(), max(seq+1, c.source.OptStartSeq))
 }

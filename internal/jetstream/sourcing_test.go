@@ -84,7 +84,7 @@ func TestSourceStartsWhereAsked(t *testing.T) {
 		s.request("o", "", "v")
 	}
 	s.create(`{"name":"A","sources":[{"name":"O","opt_start_seq":4}]}`)
-	s.create(`{"name":"B","sources":[{"name":"O","opt_start_time":"`+time.Now().UTC().Format(time.RFC3339Nano)+`"}]}`)
+	s.create(`{"name":"B","sources":[{"name":"O","opt_start_time":"` + time.Now().UTC().Format(time.RFC3339Nano) + `"}]}`)
 	s.await("A", hasMsgs(2))
 	s.request("o", "", "v")
 	s.await("A", hasMsgs(3))
@@ -95,7 +95,7 @@ func TestRefusedSources(t *testing.T) {
 	s := startServer(t, func(o *Options) { o.Domain = "D" })
 	s.create(`{"name":"O","subjects":["o"],"max_msg_size":100}`)
 	s.create(`{"name":"A","sources":[{"name":"O","external":{"api":"$JS.D.API"}}]}`)
-	s.request("$JS.API.STREAM.CREATE.LOOP", "", `{"name":"LOOP","sources":[{"name":"LATER"}]}`)
+	s.create(`{"name":"LOOP","sources":[{"name":"LATER"}]}`)
 	for rest, want := range map[string]uint16{
 		`"sources":[{"name":"O.x"}]`:                                                           10141,
 		`"sources":[{"name":"O"},{"name":"O"}]`:                                                10140,
@@ -115,5 +115,92 @@ func TestRefusedSources(t *testing.T) {
 		if err := json.Unmarshal([]byte(m.data), &r); err != nil || r.Error == nil || r.Error.ErrCode != want {
 			t.Errorf("%s: %s", rest, m.data)
 		}
+	}
+}
+
+func TestMirrorFollowsItsOrigin(t *testing.T) {
+	s := startServer(t, nil)
+	s.create(`{"name":"M","mirror":{"name":"O"}}`)
+	s.create(`{"name":"O","subjects":["o.>"],"allow_direct":true}`)
+	const n = 400
+	for k := range n {
+		s.request(fmt.Sprintf("o.%d", k), "X: 1", "v")
+	}
+	same := func(i *api.StreamInfo) bool {
+		o := s.info("O").State
+		return i.State.Msgs == o.Msgs && i.State.FirstSeq == o.FirstSeq && i.State.LastSeq == o.LastSeq && i.State.LastTime.Equal(o.LastTime)
+	}
+	i := s.await("M", same)
+	if i.Mirror == nil || i.Mirror.Name != "O" || i.Mirror.Lag != 0 || i.Mirror.Active < 0 || i.Mirror.Error != nil {
+		t.Fatalf("%+v", i.Mirror)
+	}
+	for _, seq := range []int{1, n / 2, n} {
+		get := func(name string) string {
+			return s.request("$JS.API.STREAM.MSG.GET."+name, "", fmt.Sprintf(`{"seq":%d}`, seq)).data
+		}
+		if a, b := get("O"), get("M"); a != b {
+			t.Fatalf("%s became %s", a, b)
+		}
+	}
+	s.restart()
+	s.request("o.last", "", "v")
+	s.await("M", same)
+	// What was removed before it could be copied leaves a gap, at the end too.
+	s.create(`{"name":"G","subjects":["g"]}`)
+	for range 6 {
+		s.request("g", "", "v")
+	}
+	for _, seq := range []int{1, 3, 6} {
+		s.request("$JS.API.STREAM.MSG.DELETE.G", "", fmt.Sprintf(`{"seq":%d}`, seq))
+	}
+	s.create(`{"name":"GM","mirror":{"name":"G"}}`)
+	s.await("GM", func(i *api.StreamInfo) bool {
+		return i.State.Msgs == 3 && i.State.FirstSeq == 2 && i.State.LastSeq == 6
+	})
+	// Promoted, it goes on by itself.
+	s.request("$JS.API.STREAM.UPDATE.GM", "", `{"name":"GM","subjects":["gm"]}`)
+	if m := s.request("gm", "", "v"); m.data != `{"stream":"GM","seq":7}` {
+		t.Fatal(m.data)
+	}
+	s.request("g", "", "v")
+	s.await("GM", func(i *api.StreamInfo) bool { return i.Mirror == nil && i.State.Msgs == 4 })
+	// An origin that was made again is not what the mirror is a mirror of.
+	s.request("$JS.API.STREAM.DELETE.O", "", "")
+	s.create(`{"name":"O","subjects":["o.>"]}`)
+	s.await("M", func(i *api.StreamInfo) bool {
+		return i.State.Msgs == n+1 && i.Mirror.Error != nil && i.Mirror.Error.ErrCode == 10029
+	})
+}
+
+func TestMirrorConfiguration(t *testing.T) {
+	s := startServer(t, nil)
+	s.create(`{"name":"O","subjects":["o"],"max_msg_size":100,"allow_direct":true}`)
+	s.create(`{"name":"M","mirror":{"name":"O"}}`)
+	if c := s.info("M").Config; !c.MirrorDirect || len(c.Subjects) > 0 {
+		t.Fatalf("%+v", c)
+	}
+	for rest, want := range map[string]uint16{
+		`"mirror":{"name":"O"},"max_msg_size":10`:                                       10030,
+		`"mirror":{"name":"O"},"pedantic":true`:                                         10157,
+		`"mirror":{"name":"O","consumer":{"name":"c"}}`:                                 10213,
+		`"mirror":{"name":"O","filter_subject":"o","subject_transforms":[{"src":"o"}]}`: 10150,
+		`"mirror":{"name":"O","subject_transforms":[{"src":"o..x"}]}`:                   10151,
+		`"mirror":{"name":"O","subject_transforms":[{"src":"o"},{"src":"*"}]}`:          10152,
+		`"mirror":{"name":"O","subject_transforms":[{"src":"o","dest":"$7"}]}`:          10154,
+		`"mirror":{"name":"O.x"}`:                                                       10142,
+		`"mirror":{"name":"LATER"}`:                                                     10052,
+		`"mirror":{"name":"O"},"subject_delete_marker_ttl":1000000000`:                  10052,
+		`"mirror":{"name":"O","external":{"api":"$JS.E.API"}}`:                          10052,
+	} {
+		var r api.StreamCreateResponse
+		m := s.request("$JS.API.STREAM.CREATE.LATER", "", `{"name":"LATER",`+rest+`}`)
+		if err := json.Unmarshal([]byte(m.data), &r); err != nil || r.Error == nil || r.Error.ErrCode != want {
+			t.Errorf("%s: %s", rest, m.data)
+		}
+	}
+	m := s.request("$JS.API.STREAM.UPDATE.M", "", `{"name":"M","mirror":{"name":"X"}}`)
+	var r api.StreamCreateResponse
+	if err := json.Unmarshal([]byte(m.data), &r); err != nil || r.Error == nil || r.Error.ErrCode != 10055 {
+		t.Error(m.data)
 	}
 }

@@ -16,6 +16,7 @@ import (
 //	Expire          nothing
 //	Consumer...     what package consumer makes of it
 //	Copied          see copiedParts
+//	Mirrored        see mirroredParts
 //
 // Decoded parts alias the command.
 

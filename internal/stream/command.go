@@ -8,15 +8,16 @@ type Kind uint8
 
 // Commands of a stream's log. See codec.go for their encoding.
 const (
-	KindPublish       Kind = 1 // store a message, after all checks
-	KindDelete        Kind = 2 // remove or erase one message by sequence
-	KindPurge         Kind = 3 // remove many: filter, up to a sequence, keeping some
-	KindConfigure     Kind = 4 // replace the configuration (create and update)
-	KindExpire        Kind = 5 // the leader's clock says: remove what has expired as of the stamp
-	KindConsumer      Kind = 6 // create or update a durable consumer
-	KindConsumerGone  Kind = 7 // delete a durable consumer
-	KindConsumerState Kind = 8 // deliveries and acknowledgements of a durable consumer
-	KindCopied        Kind = 9 // store a message of a source, if it is the one to come next
+	KindPublish       Kind = 1  // store a message, after all checks
+	KindDelete        Kind = 2  // remove or erase one message by sequence
+	KindPurge         Kind = 3  // remove many: filter, up to a sequence, keeping some
+	KindConfigure     Kind = 4  // replace the configuration (create and update)
+	KindExpire        Kind = 5  // the leader's clock says: remove what has expired as of the stamp
+	KindConsumer      Kind = 6  // create or update a durable consumer
+	KindConsumerGone  Kind = 7  // delete a durable consumer
+	KindConsumerState Kind = 8  // deliveries and acknowledgements of a durable consumer
+	KindCopied        Kind = 9  // store a message of a source, if it is the one to come next
+	KindMirrored      Kind = 10 // store a message of the mirror's origin, or pass over missing ones
 )
 
 // Delete removes one message; with Erase its bytes are overwritten too.

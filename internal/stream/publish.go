@@ -19,6 +19,8 @@ type publish struct {
 	ttl    messageTTL
 	rollup rollup
 	prior  storage.SubjectState // of the subject, before this message
+	seq    uint64               // in a mirror, where the origin says; 0: the next one
+	time   int64                // as seq
 }
 
 // rollup says which earlier messages a new one replaces.
@@ -83,6 +85,8 @@ func (a *apply) checkMessage(p *publish) *api.Error {
 		return api.ErrAtomicDisabled
 	case c.Sealed:
 		return api.ErrSealed
+	case c.Mirror != nil:
+		return api.ErrUnavailable // About to become a stream of its own.
 	case c.MaxMsgSize >= 0 && len(p.header)+len(p.data) > int(c.MaxMsgSize):
 		return api.ErrMessageExceedsMaximum
 	case len(p.header) > headerBytesMax:
@@ -226,6 +230,9 @@ func (a *apply) store(p *publish, r *Result) error {
 		Subject: p.name,
 		Header:  p.header,
 		Data:    p.data,
+	}
+	if p.seq != 0 {
+		msg.Seq, msg.Time = p.seq, max(p.time, st.LastTime+1)
 	}
 	if a.unwanted(p.name) {
 		return a.pass(p, r, &msg)
