@@ -132,7 +132,7 @@ func (w *readyWait) fulfilled(s *Stream) bool {
 	if w.group != 0 {
 		return s == nil || s.Assignment().Group != w.group
 	}
-	return s != nil && s.serves(w.revision)
+	return s != nil && !s.gone.Load() && s.serves(w.revision)
 }
 
 func (c *Cluster) setWaiting(k meta.Key, ws []*readyWait) {

@@ -407,7 +407,10 @@ func (c *Cluster) ServerName() string { return c.opts.Name }
 func (c *Cluster) Stream(account, name string) *Stream {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.streams[meta.Key{Account: account, Name: name}]
+	if s := c.streams[meta.Key{Account: account, Name: name}]; s != nil && !s.gone.Load() {
+		return s
+	}
+	return nil
 }
 
 func (c *Cluster) group(id wal.GroupID) *group {
