@@ -32,7 +32,7 @@ func (c *Cluster) maintainLoop() {
 		}
 		now := time.Now()
 		c.expireWaits(now)
-		if due(c.metaEngine, dirtySince, now) {
+		if c.due(c.metaEngine, dirtySince, now) {
 			c.report("meta", c.Meta().Checkpoint())
 			c.shards[0].Call(c.metaGroup.rep.Load().Compact)
 		}
@@ -48,11 +48,14 @@ func (c *Cluster) maintainLoop() {
 
 // due tells whether an engine should be checkpointed now, and keeps the book of since when it has
 // been dirty.
-func due(e storage.Engine, since map[storage.Engine]time.Time, now time.Time) bool {
+func (c *Cluster) due(e storage.Engine, since map[storage.Engine]time.Time, now time.Time) bool {
 	n := e.Dirty()
 	if n == 0 {
 		delete(since, e)
 		return false
+	}
+	if c.log.NoSpace() {
+		return true // What is durable need not stay in the log: that makes room.
 	}
 	first, ok := since[e]
 	if !ok {
@@ -74,7 +77,7 @@ func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now ti
 	if l == nil || l.closed {
 		return
 	}
-	if due(l.engine, since, now) {
+	if c.due(l.engine, since, now) {
 		if err := l.machine.Checkpoint(); err != nil {
 			c.report(s.key.Account+" > "+s.key.Name, err)
 			return
