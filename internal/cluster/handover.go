@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/cleatkv/cleat/internal/replica"
 )
 
 // handOverPause is how long a leader may need, after its election, to know who could follow it.
@@ -19,7 +21,7 @@ func (c *Cluster) HandOver(ctx context.Context) {
 		var waiting sync.WaitGroup
 		var known []*group
 		for _, g := range groups {
-			if len(g.rep.Load().Status().Members) > 0 {
+			if len(g.status().Members) > 0 {
 				known = append(known, g)
 				waiting.Add(1)
 				g.stepDown("", func(error) { waiting.Done() }) // It stays where nobody can follow.
@@ -37,7 +39,7 @@ func (c *Cluster) HandOver(ctx context.Context) {
 		}
 		// Those just elected do not know their members yet; a group of one never will.
 		groups = slices.DeleteFunc(groups, func(g *group) bool {
-			return slices.Contains(known, g) || len(g.rep.Load().Status().Conf.GetVoters()) == 1
+			return slices.Contains(known, g) || len(g.status().Conf.GetVoters()) == 1
 		})
 		if len(groups) == 0 {
 			return
@@ -48,4 +50,12 @@ func (c *Cluster) HandOver(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// status is that of the local replica; empty if there is none any more.
+func (g *group) status() replica.Status {
+	if r := g.rep.Load(); r != nil {
+		return r.Status()
+	}
+	return replica.Status{}
 }

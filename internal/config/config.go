@@ -57,9 +57,6 @@ type Config struct {
 	PortsFileDir string
 
 	KV KV
-
-	// Remembered only to be shown or refused again on reload.
-	Ignored []string // names of known blocks this server does without
 }
 
 // Limits are the bounds and timers of client connections.
@@ -176,11 +173,10 @@ type Import struct {
 
 // Operator is operator mode: users prove themselves by JWTs which chain up to these keys.
 type Operator struct {
-	TrustedKeys    []string // public keys whose signatures under account JWTs count
-	JWTs           []string // operator JWTs as configured, may be none
-	Claims         []*jwt.OperatorClaims
-	Preload        map[string]string // account public key to account JWT
-	PinnedAccounts []string          // if any: the only accounts that may connect
+	TrustedKeys    []string              // public keys whose signatures under account JWTs count
+	Claims         []*jwt.OperatorClaims // of the operator JWTs, may be none
+	Preload        map[string]string     // account public key to account JWT
+	PinnedAccounts []string              // if any: the only accounts that may connect
 
 	ResolverType string // one of the Resolver constants, "" when accounts cannot be looked up
 	ResolverURL  string
@@ -188,19 +184,16 @@ type Operator struct {
 	ResolverDir  string
 }
 
-// JetStream is the storage side of the server.
+// JetStream is the storage side of the server. Writes are always synced before they are
+// acknowledged, whatever a file says of sync_interval.
 type JetStream struct {
 	Enabled   bool
 	StoreDir  string // never "" when Enabled
 	MaxMemory int64  // -1: no limit of our own
 	MaxFile   int64  // -1: no limit of our own
-	// SyncInterval is what the file says. Writes are always synced before they are acknowledged;
-	// the value only appears in what monitoring shows.
-	SyncInterval time.Duration
-	SyncAlways   bool
-	Domain       string
-	UniqueTag    string
-	Limits       JetStreamLimits
+	Domain    string
+	UniqueTag string
+	Limits    JetStreamLimits
 }
 
 // JetStreamLimits bound what users may ask of JetStream; 0: no limit.

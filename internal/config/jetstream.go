@@ -92,14 +92,12 @@ func (l *loader) sizeNamed(dst *int64, name string) func(value) {
 // syncInterval accepts what nats-server does. Any interval is stronger kept than asked for:
 // writes are synced before they are acknowledged.
 func (l *loader) syncInterval(v value) {
-	js := &l.cfg.JetStream
 	if s, ok := v.raw.(string); ok && strings.EqualFold(s, "always") {
-		js.SyncAlways = true
 		return
 	}
-	l.duration(&js.SyncInterval)(v)
-	if js.SyncInterval > 0 {
-		js.SyncAlways = false
+	var interval time.Duration
+	l.duration(&interval)(v)
+	if interval > 0 {
 		l.warn(v, "field %q is ignored in this server: every write is synced before it is acknowledged", v.key)
 	}
 }
@@ -181,8 +179,5 @@ func (l *loader) finishJetStream() {
 	}
 	if l.kvSet && !l.jetstreamSet {
 		js.Enabled = true
-	}
-	if js.SyncInterval == 0 && !js.SyncAlways {
-		js.SyncInterval = 2 * time.Minute // What nats-server shows when nothing was said.
 	}
 }

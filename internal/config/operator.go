@@ -50,30 +50,28 @@ func (l *loader) operators(o *Operator, v value) {
 	var sources []string
 	l.strs(&sources)(v)
 	for _, s := range sources {
-		token, claims, err := readOperator(s)
+		claims, err := readOperator(s)
 		if err != nil {
 			l.fail(v, "error parsing operator JWT: %v", err)
 			continue
 		}
-		o.JWTs = append(o.JWTs, token)
 		o.Claims = append(o.Claims, claims)
 	}
 }
 
-func readOperator(s string) (string, *jwt.OperatorClaims, error) {
+func readOperator(s string) (*jwt.OperatorClaims, error) {
 	text := []byte(s)
 	if !strings.HasPrefix(s, jwtPrefix) {
 		var err error
 		if text, err = os.ReadFile(s); err != nil {
-			return "", nil, err
+			return nil, err
 		}
 	}
 	token, err := jwt.ParseDecoratedJWT(text)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	claims, err := jwt.DecodeOperatorClaims(token)
-	return token, claims, err
+	return jwt.DecodeOperatorClaims(token)
 }
 
 // resolverURL is how a resolver's address is written: URL(http://host/path).

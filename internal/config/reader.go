@@ -358,7 +358,6 @@ func (l *loader) ignore(why string) func(value) {
 		if v.raw == false {
 			return // Switched off, which is what happens.
 		}
-		l.cfg.Ignored = append(l.cfg.Ignored, v.key)
 		l.warn(v, "field %q is ignored in this server: %s", v.key, why)
 	}
 }
