@@ -186,7 +186,8 @@ type Engine interface {
 	// Durable is the position that a crash at this moment would come back to, or a later one.
 	Durable() Applied
 
-	// Dirty is about how many bytes a Checkpoint would have to make durable.
+	// Dirty is about how many bytes a Checkpoint would have to make durable; not 0 if anything
+	// was committed since the last one, be it a position.
 	Dirty() int64
 
 	// Checkpoint makes everything committed before the call durable.

@@ -164,8 +164,24 @@ func (t *table) clone(more int) table {
 }
 
 // search returns the first row whose column c is at least v; the column must ascend.
-func (t *table) search(c int, v uint64) int {
-	lo, hi := 0, t.len()
+func (t *table) search(c int, v uint64) int { return t.searchIn(c, v, 0, t.len()) }
+
+// searchSteep does the same for a column that ascends by at least one from row to row, and often
+// by just one.
+func (t *table) searchSteep(c int, v uint64) int {
+	if v <= t.base[c] {
+		return 0
+	}
+	hi := t.len()
+	if d := v - t.base[c]; d < uint64(hi) {
+		if hi = int(d); t.get(hi, c) == v { // No row above this one can have it.
+			return hi
+		}
+	}
+	return t.searchIn(c, v, 0, hi)
+}
+
+func (t *table) searchIn(c int, v uint64, lo, hi int) int {
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
 		if t.get(mid, c) < v {

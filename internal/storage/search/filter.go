@@ -3,21 +3,27 @@
 // cursors, and jumps: what does not match costs next to nothing.
 package search
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/cleatkv/cleat/internal/subject"
+)
 
 // Filter is a subject with wildcards, prepared for walking an ordered set of subjects.
 type Filter struct {
-	text   string
-	tokens []string
-	prefix string // literal bytes that every match starts with
-	lit    int    // number of literal tokens at the front
-	full   bool   // ends in ">"
+	text    string
+	prefix  string // literal bytes that every match starts with
+	subtree bool   // whatever starts with the prefix, and goes on, matches; tokens are not set
+	tokens  []string
+	lit     int // number of literal tokens at the front
 }
 
 // NewFilter prepares a filter.
 func NewFilter(text string) Filter {
+	if rest, ok := strings.CutSuffix(text, ">"); ok && !strings.ContainsAny(rest, "*>") && (rest == "" || rest[len(rest)-1] == '.') {
+		return Filter{text: text, prefix: rest, subtree: true}
+	}
 	f := Filter{text: text, tokens: strings.Split(text, ".")}
-	f.full = f.tokens[len(f.tokens)-1] == ">"
 	for f.lit < len(f.tokens) && !wild(f.tokens[f.lit]) {
 		f.lit++
 	}
@@ -31,21 +37,23 @@ func NewFilter(text string) Filter {
 func wild(token string) bool { return token == "*" || token == ">" }
 
 // Literal tells that the filter matches one subject only: itself.
-func (f *Filter) Literal() bool { return f.lit == len(f.tokens) }
+func (f *Filter) Literal() bool { return !f.subtree && f.lit == len(f.tokens) }
 
 // Subtree tells that the filter matches exactly the subjects that begin with its prefix, and go on:
 // those from its prefix up to, and without, to.
 func (f *Filter) Subtree() (prefix, to string, ok bool) {
-	if !f.full || f.lit != len(f.tokens)-1 || f.lit == 0 {
+	if !f.subtree || f.prefix == "" {
 		return "", "", false
 	}
 	return f.prefix, f.prefix[:len(f.prefix)-1] + "/", true
 }
 
 // Match tells whether the subject matches.
-func (f *Filter) Match(subject string) bool {
-	ok, _, _ := f.step(subject)
-	return ok
+func (f *Filter) Match(s string) bool {
+	if !strings.HasPrefix(s, f.prefix) {
+		return false
+	}
+	return f.subtree && len(s) > len(f.prefix) || subject.Match(f.text, s)
 }
 
 // step judges a subject. If it does not match, seek is a string greater than the subject such that
@@ -55,6 +63,9 @@ func (f *Filter) Match(subject string) bool {
 func (f *Filter) step(subject string) (ok bool, seek string, more bool) {
 	if !strings.HasPrefix(subject, f.prefix) {
 		return false, f.prefix, subject < f.prefix
+	}
+	if f.subtree {
+		return len(subject) > len(f.prefix), subject + "\x00", true
 	}
 	at := 0 // where the current token begins
 	for i, want := range f.tokens {

@@ -35,14 +35,18 @@ type Source interface {
 	Tail(from uint64) uint64
 }
 
-// firstBudget is how many steps a search makes in one way before it tries the other.
-const firstBudget = 64
+// A search makes so many steps through the messages, then so many through the subjects, then twice
+// as many of each, and so on. A step from message to message is much the cheaper one.
+const (
+	firstSubjects   = 16
+	messagesPerStep = 16
+)
 
 // LastSeq is that of storage.Reader.
 //
 // Two searches run in turns, and the first to finish wins: back from upTo through the messages, and
-// through the matching subjects. One is quick if many messages match, the other if few do; neither
-// ever costs more than about twice what the better one does.
+// through the matching subjects. One is quick if many messages match, the other if few do; both
+// together cost about twice what the better one would.
 func LastSeq(x Source, text string, upTo uint64) (uint64, bool) {
 	if last := x.State().LastSeq; upTo == 0 || upTo > last {
 		upTo = last
@@ -55,8 +59,8 @@ func LastSeq(x Source, text string, upTo uint64) (uint64, bool) {
 	best := uint64(0)
 	c := x.SeqCursor()
 	more := c.SeekBack(upTo)
-	for budget := firstBudget; ; budget *= 2 {
-		for range budget {
+	for budget := firstSubjects; ; budget *= 2 {
+		for range messagesPerStep * budget {
 			if !more {
 				return 0, false
 			}
@@ -72,10 +76,11 @@ func LastSeq(x Source, text string, upTo uint64) (uint64, bool) {
 			if !w.Next() {
 				return best, best > 0
 			}
-			if w.state.Last <= best {
-				continue
+			seq, ok := w.state.Last, true
+			if seq > upTo {
+				seq, ok = x.LastOf(w.Key(), upTo)
 			}
-			if seq, ok := x.LastOf(w.Key(), upTo); ok && seq > best {
+			if ok && seq > best {
 				best = seq
 			}
 		}
@@ -94,8 +99,8 @@ func NextSeq(x Source, filters []string, from uint64) (uint64, string, bool) {
 	var bestSubject string
 	c := x.SeqCursor()
 	more := c.Seek(from)
-	for budget := firstBudget; ; budget *= 2 {
-		for range budget {
+	for budget := firstSubjects; ; budget *= 2 {
+		for range messagesPerStep * budget {
 			if !more {
 				return 0, "", false
 			}
@@ -111,12 +116,12 @@ func NextSeq(x Source, filters []string, from uint64) (uint64, string, bool) {
 			if !w.Next() {
 				return best, bestSubject, best > 0
 			}
-			if w.state.Last < from {
-				continue
+			seq, ok := w.state.First, w.state.Last >= from
+			if ok && seq < from {
+				seq, ok = x.NextOf(w.Key(), from)
 			}
-			subject := w.Key()
-			if seq, ok := x.NextOf(subject, from); ok && (best == 0 || seq < best) {
-				best, bestSubject = seq, subject
+			if ok && (best == 0 || seq < best) {
+				best, bestSubject = seq, w.Key()
 			}
 		}
 	}
