@@ -148,3 +148,28 @@ func TestSnapshotCarriesEverything(t *testing.T) {
 		t.Fatalf("id %d was issued before", next.Group)
 	}
 }
+
+func TestOriginsFormNoCycle(t *testing.T) {
+	m := open(t, memory.NewStore(), "m")
+	create := func(name string, origins ...string) *Result {
+		c := config(name)
+		for _, o := range origins {
+			c.Sources = append(c.Sources, &api.StreamSource{Name: o})
+		}
+		return do(t, m, KindCreateStream, &CreateStream{Account: "A", Config: c, Servers: []uint64{7}})
+	}
+	for _, step := range []struct {
+		name    string
+		origins []string
+		refused bool
+	}{
+		{"O", nil, false}, {"X", []string{"O"}, false}, {"Y", []string{"O"}, false},
+		{"XY", []string{"X", "Y"}, false}, {"XO", []string{"X", "O"}, false}, {"OX", []string{"O", "X"}, true},
+		{"SELF", []string{"SELF"}, true}, {"C", []string{"D"}, false}, {"D", []string{"C"}, true},
+		{"E", []string{"C"}, false}, {"D", []string{"E"}, true}, {"TWICE", []string{"O", "O"}, false},
+	} {
+		if r := create(step.name, step.origins...); (r.Err != nil) != step.refused {
+			t.Errorf("%+v: %v", step, r.Err)
+		}
+	}
+}

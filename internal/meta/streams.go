@@ -150,23 +150,27 @@ func (m *Machine) checkOrigins(account string, c *api.StreamConfig) *api.Error {
 		}
 		return api.ErrSourceMaxMessageSize
 	}
-	if m.copiesFrom(account, c, c.Name, make(map[string]bool)) {
-		return api.ErrInvalidConfig.With("detected cycle")
+	// As clients know it: neither the stream itself nor an origin named earlier may come in by way of
+	// another origin.
+	into := map[string]bool{c.Name: true}
+	for _, o := range c.Origins() {
+		if o.Name == c.Name || m.reaches(account, o.Name, into, make(map[string]bool)) {
+			return api.ErrInvalidConfig.With("detected cycle")
+		}
+		into[o.Name] = true
 	}
 	return nil
 }
 
-// copiesFrom tells whether messages of the named stream get into one of configuration c.
-func (m *Machine) copiesFrom(account string, c *api.StreamConfig, name string, seen map[string]bool) bool {
-	for _, o := range c.Origins() {
-		if o.Name == name {
-			return true
-		}
-		if seen[o.Name] {
-			continue
-		}
-		seen[o.Name] = true
-		if s := m.mu.streams[Key{account, o.Name}]; s != nil && m.copiesFrom(account, &s.Config, name, seen) {
+// reaches tells whether the named stream copies from one of the others, itself or through its origins.
+func (m *Machine) reaches(account, name string, others, seen map[string]bool) bool {
+	s := m.mu.streams[Key{account, name}]
+	if s == nil || seen[name] {
+		return false
+	}
+	seen[name] = true
+	for _, o := range s.Config.Origins() {
+		if others[o.Name] || m.reaches(account, o.Name, others, seen) {
 			return true
 		}
 	}
