@@ -108,6 +108,8 @@ type Cluster struct {
 	wg     sync.WaitGroup
 	fatal  atomic.Pointer[error]
 
+	diskFull atomic.Bool // see lookAtDisk
+
 	closed   sync.Once
 	closeErr error
 }

@@ -94,7 +94,7 @@ func (g *group) offer(command []byte, w replica.Waiter) error {
 // propose offers to the local replica. While the disk is full messages are refused, so that what
 // makes room still fits into the log: deletes and purges, of keys too, and expiry.
 func (g *group) propose(r *replica.Replica, command []byte, w replica.Waiter) error {
-	if g.stream != nil && len(command) > 0 && stream.Kind(command[0]) == stream.KindPublish && g.c.log.NoSpace() {
+	if g.stream != nil && len(command) > 0 && stream.Kind(command[0]) == stream.KindPublish && g.c.noSpace() {
 		// A delete or purge of a key is a message with a header that says so.
 		if len(command) > markerBytesMax || !bytes.Contains(command, []byte("\r\nKV-Operation: ")) {
 			return ErrNoSpace

@@ -31,6 +31,7 @@ func (c *Cluster) maintainLoop() {
 		case <-ticker.C:
 		}
 		now := time.Now()
+		c.lookAtDisk()
 		c.expireWaits(now)
 		if c.due(c.metaEngine, dirtySince, now) {
 			c.report("meta", c.Meta().Checkpoint())
@@ -54,7 +55,7 @@ func (c *Cluster) due(e storage.Engine, since map[storage.Engine]time.Time, now 
 		delete(since, e)
 		return false
 	}
-	if c.log.NoSpace() {
+	if c.noSpace() {
 		return true // What is durable need not stay in the log: that makes room.
 	}
 	first, ok := since[e]
@@ -90,6 +91,39 @@ func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now ti
 		c.report(s.key.Account+" > "+s.key.Name, err)
 	}
 }
+
+// The room that is kept free, so that checkpoints, compaction and the log's next segment still fit when
+// messages are refused: a fifth of a small disk, at most 256 MiB, and as much again as waits in
+// memory to be written.
+const (
+	reserveShare = 5
+	reserveMax   = 256 << 20
+)
+
+// lookAtDisk decides whether there is room for more messages.
+func (c *Cluster) lookAtDisk() {
+	du, err := c.opts.FS.GetDiskUsage(c.opts.Dir)
+	if err != nil {
+		return // A file system that does not tell; the log notices when it is full.
+	}
+	reserve := min(du.TotalBytes/reserveShare, reserveMax)
+	for _, s := range c.local() {
+		if l := s.local.Load(); l != nil {
+			reserve += uint64(max(0, l.engine.Dirty()))
+		}
+	}
+	full := du.AvailBytes < reserve
+	if c.diskFull.Swap(full) != full {
+		if full {
+			c.opts.Logger.Error(fmt.Sprintf("Disk of %s is nearly full (%d MiB free): messages are refused until there is room; reads, deletes and purges go on", c.opts.Dir, du.AvailBytes>>20))
+		} else {
+			c.opts.Logger.Info(fmt.Sprintf("Disk of %s has room again (%d MiB free)", c.opts.Dir, du.AvailBytes>>20))
+		}
+	}
+}
+
+// noSpace tells whether messages are refused for lack of room on the disk.
+func (c *Cluster) noSpace() bool { return c.diskFull.Load() || c.log.NoSpace() }
 
 func (c *Cluster) report(what string, err error) {
 	if err != nil {

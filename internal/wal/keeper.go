@@ -64,6 +64,19 @@ func (l *Log) segmentSize(previous int64) int64 {
 	return min(l.o.SegmentBytes, max(2*previous, segmentBytesFirst))
 }
 
+// createFitting creates a segment of that size, or on a disk without room for it of the largest
+// half, quarter and so on that fits, but not below least.
+func (l *Log) createFitting(number uint64, size, least int64) (*segment, error) {
+	for {
+		s, err := l.createSegment(number, size)
+		if half := size / 2 / sectorSize * sectorSize; vfs.IsNoSpaceError(err) && half >= least {
+			size = half
+			continue
+		}
+		return s, err
+	}
+}
+
 // prepare makes the segment that follows s, unless one is ready or being made. Lack of space is not an
 // error yet: the writer still has the rest of its segment, see NoSpace.
 func (l *Log) prepare(s *segment) {
@@ -76,7 +89,7 @@ func (l *Log) prepare(s *segment) {
 	f.making = true
 	number, size := s.number+1, l.segmentSize(s.size)
 	l.later(func() error {
-		spare, err := l.createSegment(number, size)
+		spare, err := l.createFitting(number, size, segmentBytesFirst)
 		f.Lock()
 		defer f.Unlock()
 		f.making = false
@@ -123,7 +136,8 @@ func (l *Log) successor(s *segment, sectors int) (*segment, error) {
 			return nil, err
 		}
 	}
-	spare, err := l.createSegment(s.number+1, max(l.segmentSize(s.size), int64(sectors+2)*sectorSize))
+	least := int64(sectors+2) * sectorSize
+	spare, err := l.createFitting(s.number+1, max(l.segmentSize(s.size), least), max(least, segmentBytesFirst))
 	f.Lock()
 	f.full = vfs.IsNoSpaceError(err)
 	f.Unlock()
