@@ -35,6 +35,8 @@ func (s *sourcing) leaderChanged() { s.reconcile() }
 
 // reconcile runs a copier for each source while the replica here leads.
 func (s *sourcing) reconcile() {
+	s.mu.Lock()
+	defer s.mu.Unlock() // From before the look at who leads: the last one to look decides.
 	wanted := make(map[string]*api.StreamSource)
 	cfg := s.h.stream.Config()
 	if s.h.stream.IsLeader() {
@@ -42,8 +44,6 @@ func (s *sourcing) reconcile() {
 			wanted[o.Key()] = o
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for key, c := range s.copiers {
 		if wanted[key] == nil || s.stopped {
 			close(c.done)
