@@ -26,6 +26,7 @@ func (c *Cluster) listen() (err error) {
 	}, peerHandler{c}); err != nil {
 		return err
 	}
+	c.transport.Accept() // Now that handlers find the transport.
 	for _, address := range c.seeds() {
 		c.transport.Dial(address)
 	}

@@ -113,7 +113,7 @@ type Transport struct {
 	}
 }
 
-// Listen opens the transport's listener and begins to accept.
+// Listen opens the transport's listener. Nobody is accepted before Accept.
 func Listen(o Options, h Handler) (*Transport, error) {
 	if o.Dial == nil {
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -130,9 +130,11 @@ func Listen(o Options, h Handler) (*Transport, error) {
 	t.mu.targets = make(map[string]*target)
 	t.mu.inbound = make(map[net.Conn]uint64)
 	t.mu.warned = make(map[string]time.Time)
-	t.wg.Go(t.accept)
 	return t, nil
 }
+
+// Accept begins to take connections. From then on the handler is called.
+func (t *Transport) Accept() { t.wg.Go(t.accept) }
 
 // Addr is where the transport listens.
 func (t *Transport) Addr() net.Addr { return t.ln.Addr() }

@@ -60,6 +60,7 @@ func listen(t *testing.T, id uint64, h Handler, change func(*Options)) *Transpor
 	if err != nil {
 		t.Fatal(err)
 	}
+	tr.Accept()
 	t.Cleanup(func() { tr.Close() })
 	return tr
 }
