@@ -30,11 +30,14 @@ type block struct {
 	users   atomic.Int32 // the engine, and readers in the middle of a read; 0: given up for good
 	doomed  atomic.Bool  // the file goes with the last user
 
-	// mu orders the calls on the file. Writers of the newest bytes do not wait for it while a
-	// sync is under way: see Engine.flush.
-	mu struct {
-		sync.Mutex
-		file     vfs.File
+	// writing orders writes and syncs. Who writes the newest bytes does not wait for it while a
+	// sync is under way: see tail.flush. It is taken before open.
+	writing sync.Mutex
+
+	// open is held for reading by whoever uses the file, and for writing to open or close it.
+	open struct {
+		sync.RWMutex
+		file     vfs.File // nil: not open
 		writable bool
 	}
 }
@@ -66,27 +69,46 @@ func (b *block) release() {
 	if b.users.Add(-1) > 0 {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mu.file != nil {
-		b.mu.file.Close()
-		b.mu.file = nil
-	}
+	b.close()
 	if b.doomed.Load() && b.written.Load() > 0 {
 		_ = b.dir.fs.Remove(b.path())
 	}
 }
 
-// handle returns the open file. The caller has retained the block.
-func (b *block) handle(writable bool) (vfs.File, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.handleLocked(writable)
+// close closes the file, if it is open. It is opened again when it is needed.
+func (b *block) close() {
+	b.open.Lock()
+	defer b.open.Unlock()
+	if b.open.file != nil {
+		_ = b.open.file.Close() // What was written is synced or not, whatever this says.
+		b.open.file = nil
+	}
 }
 
-func (b *block) handleLocked(writable bool) (vfs.File, error) {
-	if b.mu.file != nil && (b.mu.writable || !writable) {
-		return b.mu.file, nil
+// use calls fn with the open file.
+func (b *block) use(writable bool, fn func(vfs.File) error) error {
+	for {
+		b.open.RLock()
+		if b.open.file != nil && (b.open.writable || !writable) {
+			defer b.open.RUnlock()
+			return fn(b.open.file)
+		}
+		b.open.RUnlock()
+		if err := b.reopen(writable); err != nil {
+			return err
+		}
+	}
+}
+
+func (b *block) reopen(writable bool) error {
+	b.open.Lock()
+	defer b.open.Unlock()
+	if b.open.file != nil {
+		if b.open.writable || !writable {
+			return nil // Somebody else was quicker.
+		}
+		_ = b.open.file.Close() // It was open for reading.
+		b.open.file = nil
 	}
 	var f vfs.File
 	var err error
@@ -96,17 +118,17 @@ func (b *block) handleLocked(writable bool) (vfs.File, error) {
 		f, err = b.dir.fs.Open(b.path())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("storage: open %s: %w", b.path(), err)
+		return fmt.Errorf("storage: open %s: %w", b.path(), err)
 	}
-	b.mu.file, b.mu.writable = f, writable
-	return f, nil
+	b.open.file, b.open.writable = f, writable
+	return nil
 }
 
 // writeAt puts bytes of records at their place. Writing the same bytes again is harmless, so a
 // failed write may be tried again.
 func (b *block) writeAt(p []byte, offset int64) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.writing.Lock()
+	defer b.writing.Unlock()
 	return b.writeLocked(p, offset)
 }
 
@@ -117,15 +139,13 @@ func (b *block) writeLocked(p []byte, offset int64) error {
 		}
 		p, offset = p[done:], offset+done
 	}
-	f, err := b.handleLocked(true)
-	if err != nil {
-		return err
-	}
-	if _, err := f.WriteAt(p, offset); err != nil {
-		return fmt.Errorf("storage: write %s at %d: %w", b.path(), offset, err)
-	}
-	b.written.Store(offset + int64(len(p)))
-	return nil
+	return b.use(true, func(f vfs.File) error {
+		if _, err := f.WriteAt(p, offset); err != nil {
+			return fmt.Errorf("storage: write %s at %d: %w", b.path(), offset, err)
+		}
+		b.written.Store(offset + int64(len(p)))
+		return nil
+	})
 }
 
 // sync makes durable what was written.
@@ -134,40 +154,35 @@ func (b *block) sync() error {
 	if b.durable.Load() >= written {
 		return nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.writing.Lock()
+	defer b.writing.Unlock()
 	written = b.written.Load()
-	f, err := b.handleLocked(true)
-	if err != nil {
-		return err
-	}
-	if err := b.dir.synced(f.Sync()); err != nil {
-		return fmt.Errorf("storage: sync %s: %w", b.path(), err)
-	}
-	b.durable.Store(written)
-	return nil
+	return b.use(true, func(f vfs.File) error {
+		if err := b.dir.synced(f.Sync()); err != nil {
+			return fmt.Errorf("storage: sync %s: %w", b.path(), err)
+		}
+		b.durable.Store(written)
+		return nil
+	})
 }
 
 // erase overwrites records and makes that durable.
 func (b *block) erase(places []place) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	f, err := b.dir.fs.OpenReadWrite(b.path(), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return fmt.Errorf("storage: open %s: %w", b.path(), err)
-	}
-	defer f.Close()
-	for _, p := range places {
-		rec := make([]byte, p.length)
-		eraseRecord(rec, p.block, p.offset)
-		if _, err := f.WriteAt(rec, int64(p.offset)); err != nil {
-			return fmt.Errorf("storage: write %s at %d: %w", b.path(), p.offset, err)
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	return b.use(true, func(f vfs.File) error {
+		for _, p := range places {
+			rec := make([]byte, p.length)
+			eraseRecord(rec, p.block, p.offset)
+			if _, err := f.WriteAt(rec, int64(p.offset)); err != nil {
+				return fmt.Errorf("storage: write %s at %d: %w", b.path(), p.offset, err)
+			}
 		}
-	}
-	if err := b.dir.synced(f.Sync()); err != nil {
-		return fmt.Errorf("storage: sync %s: %w", b.path(), err)
-	}
-	return nil
+		if err := b.dir.synced(f.Sync()); err != nil {
+			return fmt.Errorf("storage: sync %s: %w", b.path(), err)
+		}
+		return nil
+	})
 }
 
 // read reads bytes from the file. It returns errGone if the engine gave the block up.
@@ -176,21 +191,20 @@ func (b *block) read(p []byte, offset int64) error {
 		return errGone
 	}
 	defer b.release()
-	f, err := b.handle(false)
+	err := b.use(false, func(f vfs.File) error {
+		n, err := f.ReadAt(p, offset)
+		switch {
+		case n == len(p):
+			return nil
+		case err == io.EOF:
+			return b.corrupt(offset, "the file ends too early")
+		}
+		return fmt.Errorf("storage: read %s at %d: %w", b.path(), offset, err)
+	})
 	if isNotExist(err) {
 		return b.corrupt(0, "the file is missing")
 	}
-	if err != nil {
-		return err
-	}
-	n, err := f.ReadAt(p, offset)
-	if n == len(p) {
-		return nil
-	}
-	if err == io.EOF {
-		return b.corrupt(offset, "the file ends too early")
-	}
-	return fmt.Errorf("storage: read %s at %d: %w", b.path(), offset, err)
+	return err
 }
 
 func (b *block) corrupt(offset int64, detail string) error {

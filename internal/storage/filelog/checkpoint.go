@@ -63,7 +63,6 @@ func (e *Engine) take() *checkpoint {
 	defer e.change.Unlock()
 	v := e.View()
 	if v.version == e.saved && len(e.since.erase) == 0 {
-		e.rest(v)
 		return nil
 	}
 	c := &checkpoint{e: e, v: v, took: e.since, dirty: e.dirty.Load()}
@@ -88,11 +87,19 @@ func (e *Engine) take() *checkpoint {
 	return c
 }
 
-// rest lets go of the newest bytes, once they are in the files and nothing was added since the last
-// checkpoint. The caller holds e.change.
-func (e *Engine) rest(v *view) {
-	if len(v.tail) > 0 && v.tail.unwritten() == 0 {
-		e.Publish(&view{Index: v.Index, blocks: v.blocks, version: v.version})
+// rest lets go of the newest bytes and of the open files of an engine whose last checkpoint is all
+// there is: thousands of streams may be idle.
+func (e *Engine) rest() {
+	e.change.Lock()
+	v := e.View()
+	if v.version != e.saved || len(v.tail) == 0 || v.tail.unwritten() > 0 {
+		e.change.Unlock()
+		return
+	}
+	e.Publish(&view{Index: v.Index, blocks: v.blocks, version: v.version})
+	e.change.Unlock()
+	for _, b := range v.blocks {
+		b.close()
 	}
 }
 
@@ -118,31 +125,35 @@ func (c *checkpoint) save() error {
 	}
 	fresh := x != c.e.index
 	if fresh || names {
-		if err := c.e.dir.sync(); err != nil {
-			c.abandon(x)
-			return err
-		}
+		err = c.e.dir.sync()
 	}
 	c.m.index, c.m.indexLen, c.m.baseLen = x.number, x.end, x.base
-	if err := c.e.dir.writeManifest(c.m); err != nil {
+	if err == nil {
+		err = c.e.dir.prepareManifest(c.m)
+	}
+	if err != nil {
 		c.abandon(x)
 		return err
 	}
+	x.close()
+	if err := c.e.dir.switchManifest(); err != nil {
+		return err // The new index file may be that of the manifest, so it stays.
+	}
 	x.size = x.end
 	if old := c.e.index; fresh && old != nil {
-		old.file.Close()
-		_ = old.dir.fs.Remove(old.path()) // Otherwise it goes when the engine is next opened.
+		old.remove()
 	}
 	c.e.index = x
 	return nil
 }
 
-// abandon closes an index file that no manifest names. It is removed when the engine is next
-// opened, like every file that none names: the rename of this manifest may yet turn out to be on
-// disk.
+// abandon gives up what was written to an index file: a new one goes, so that tries on a full disk
+// do not fill it further.
 func (c *checkpoint) abandon(x *indexFile) {
-	if x != c.e.index {
-		x.file.Close()
+	if x == c.e.index {
+		x.close()
+	} else {
+		x.remove()
 	}
 }
 
@@ -154,13 +165,14 @@ func (c *checkpoint) saveIndex() (x *indexFile, err error) {
 		return c.saveBase()
 	}
 	x.end = x.size // Overwrites what an earlier checkpoint did not finish.
-	if err := c.saveDelta(x); err != nil {
+	if err = c.saveDelta(x); err == nil && x.end > x.size {
+		err = x.sync()
+	}
+	if err != nil {
+		c.abandon(x)
 		return nil, err
 	}
-	if x.end == x.size {
-		return x, nil
-	}
-	return x, x.sync()
+	return x, nil
 }
 
 func (c *checkpoint) saveBase() (*indexFile, error) {

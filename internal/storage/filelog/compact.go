@@ -35,6 +35,7 @@ func (e *Engine) Compact() (more bool, err error) {
 	}
 	if e.victim == nil {
 		if e.victim = e.choose(); e.victim == nil {
+			e.rest()
 			return false, nil
 		}
 	}

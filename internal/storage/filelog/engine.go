@@ -198,12 +198,8 @@ func (e *Engine) Close() error {
 	for _, b := range e.View().blocks {
 		b.release()
 	}
-	var err error
-	if e.index != nil {
-		err = e.index.file.Close()
-	}
 	e.onClose()
-	return err
+	return nil
 }
 
 // blockBytes is the size at which a block is full: the more there is, the larger, so that neither

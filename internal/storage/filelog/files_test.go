@@ -204,3 +204,36 @@ func TestNoSyncOnTheWritePath(t *testing.T) {
 	}
 	disk.SetHook(nil)
 }
+
+// TestFullDiskDoesNotFillFurther tries checkpoints again and again on a full disk: no files gather.
+func TestFullDiskDoesNotFillFurther(t *testing.T) {
+	disk := simfs.New(1, simfs.Strict)
+	e := open(t, disk, filelog.WithIndexDeltaBytes(100))
+	defer e.Close()
+	for i := range 2000 {
+		put(t, e, i)
+	}
+	work(t, e)
+	disk.SetCapacity(diskBytes(t, disk, "") + 64<<10)
+	failed := 0
+	for i := range 300 {
+		for j := range 10 {
+			put(t, e, i*10+j)
+		}
+		if e.Checkpoint() != nil {
+			failed++
+		}
+	}
+	names, err := disk.List("store/e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failed < 100 || len(names) > 6 {
+		t.Fatalf("%d checkpoints failed, and there are %q", failed, names)
+	}
+	disk.SetCapacity(0)
+	work(t, e)
+	if err := e.Verify(); err != nil {
+		t.Fatal(err)
+	}
+}

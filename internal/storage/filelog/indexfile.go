@@ -38,13 +38,14 @@ func appendIndexHeader(b []byte, number, engine uint32) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[at:], castagnoli))
 }
 
-// indexFile is the index file of the last checkpoint, open for appending.
+// indexFile is the index file of the last checkpoint, or the next. It is open while a checkpoint
+// writes to it.
 type indexFile struct {
 	dir    *dir
 	number uint32
-	file   vfs.File
-	size   int64 // end of what a manifest vouches for
-	end    int64 // end of what was written
+	file   vfs.File // nil: not open
+	size   int64    // end of what a manifest vouches for
+	end    int64    // end of what was written
 	base   int64
 	buf    []byte
 }
@@ -52,12 +53,9 @@ type indexFile struct {
 // newIndexFile creates a file with nothing but its header.
 func newIndexFile(d *dir) (*indexFile, error) {
 	x := &indexFile{dir: d, number: d.number()}
-	if err := x.open(); err != nil {
-		return nil, err
-	}
 	x.buf = appendIndexHeader(x.buf[:0], x.number, d.id)
 	if err := x.write(); err != nil {
-		x.file.Close()
+		x.close()
 		return nil, err
 	}
 	return x, nil
@@ -65,11 +63,19 @@ func newIndexFile(d *dir) (*indexFile, error) {
 
 func (x *indexFile) path() string { return x.dir.path(indexName(x.number)) }
 
-func (x *indexFile) open() (err error) {
-	if x.file, err = x.dir.fs.OpenReadWrite(x.path(), vfs.WriteCategoryUnspecified); err != nil {
-		return fmt.Errorf("storage: open %s: %w", x.path(), err)
+// close closes the file, if it is open.
+func (x *indexFile) close() {
+	if x.file != nil {
+		_ = x.file.Close() // What was written is synced or not, whatever this says.
+		x.file = nil
 	}
-	return nil
+	x.buf = nil
+}
+
+// remove removes the file. If that fails, it goes when the engine is next opened.
+func (x *indexFile) remove() {
+	x.close()
+	_ = x.dir.fs.Remove(x.path())
 }
 
 // emit appends a frame, after what the manifest vouches for and earlier frames.
@@ -82,7 +88,12 @@ func (x *indexFile) emit(kind byte, payload []byte) error {
 	return x.write()
 }
 
-func (x *indexFile) write() error {
+func (x *indexFile) write() (err error) {
+	if x.file == nil {
+		if x.file, err = x.dir.fs.OpenReadWrite(x.path(), vfs.WriteCategoryUnspecified); err != nil {
+			return fmt.Errorf("storage: open %s: %w", x.path(), err)
+		}
+	}
 	if _, err := x.file.WriteAt(x.buf, x.end); err != nil {
 		return fmt.Errorf("storage: write %s at %d: %w", x.path(), x.end, err)
 	}

@@ -2,6 +2,7 @@ package filelog
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -143,9 +144,8 @@ func decodeManifest(b []byte, engine uint32) (m *manifest, wrong string) {
 	return m, ""
 }
 
-// writeManifest makes m the manifest of the directory. All it names is durable before, files and
-// names.
-func (d *dir) writeManifest(m *manifest) error {
+// prepareManifest writes m beside the manifest of the directory, durably.
+func (d *dir) prepareManifest(m *manifest) error {
 	tmp := d.path(manifestName + ".tmp")
 	f, err := d.fs.Create(tmp, vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -154,16 +154,28 @@ func (d *dir) writeManifest(m *manifest) error {
 	if _, err = f.Write(m.encode(d.id)); err == nil {
 		err = d.synced(f.Sync())
 	}
-	if err2 := f.Close(); err == nil {
-		err = err2
-	}
-	if err == nil {
-		err = d.fs.Rename(tmp, d.path(manifestName))
-	}
-	if err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("storage: write %s: %w", tmp, err)
 	}
+	return nil
+}
+
+// switchManifest makes what was prepared the manifest of the directory, durably. After an error
+// either may be.
+func (d *dir) switchManifest() error {
+	tmp := d.path(manifestName + ".tmp")
+	if err := d.fs.Rename(tmp, d.path(manifestName)); err != nil {
+		return fmt.Errorf("storage: rename %s: %w", tmp, err)
+	}
 	return d.sync()
+}
+
+// writeManifest does both. All that m names is durable before, files and names.
+func (d *dir) writeManifest(m *manifest) error {
+	if err := d.prepareManifest(m); err != nil {
+		return err
+	}
+	return d.switchManifest()
 }
 
 // readManifest returns nil if there is none.

@@ -96,6 +96,7 @@ func (e *Engine) loadBlocks(m *manifest) error {
 		if err := b.checkHeader(); err != nil {
 			return err
 		}
+		b.close() // There may be thousands, of which few are ever read.
 	}
 	return nil
 }
@@ -120,11 +121,7 @@ func (e *Engine) loadIndex(m *manifest) error {
 		if err := readIndexFile(e.dir, m.index, m.indexLen, l); err != nil {
 			return err
 		}
-		x := &indexFile{dir: e.dir, number: m.index, size: m.indexLen, end: m.indexLen, base: m.baseLen}
-		if err := x.open(); err != nil {
-			return err
-		}
-		e.index = x
+		e.index = &indexFile{dir: e.dir, number: m.index, size: m.indexLen, end: m.indexLen, base: m.baseLen}
 	}
 	idx, uses := l.Index()
 	idx.SetLast(m.lastSeq, m.lastTime)

@@ -106,8 +106,7 @@ func (e *Engine) become(fresh *Engine) error {
 		b.release()
 	}
 	if e.index != nil {
-		e.index.file.Close()
-		_ = e.dir.fs.Remove(e.index.path())
+		e.index.remove()
 	}
 	e.manifest, e.index, e.saved = fresh.manifest, fresh.index, v.version
 	e.victim, e.moving = nil, nil

@@ -268,12 +268,12 @@ func (t tail) flush(wait bool) error {
 			continue
 		}
 		if wait {
-			s.block.mu.Lock()
-		} else if !s.block.mu.TryLock() {
+			s.block.writing.Lock()
+		} else if !s.block.writing.TryLock() {
 			return nil
 		}
 		err := s.block.writeLocked(s.buf[from-int64(s.start):s.end-s.start], from)
-		s.block.mu.Unlock()
+		s.block.writing.Unlock()
 		if err != nil {
 			return err
 		}
