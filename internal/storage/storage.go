@@ -91,6 +91,9 @@ type Applied struct {
 // Reader is the read side. A filter is a subject with wildcards; an empty list of filters means
 // every subject. Where several filters are given, a subject that matches more than one counts
 // once.
+//
+// A method that calls fn goes on in the state it began with, whatever is committed meanwhile; fn
+// may take its time and may use the Engine. On a Tx, fn must not change the Tx.
 type Reader interface {
 	State() State
 	Applied() Applied
@@ -154,8 +157,8 @@ type Tx interface {
 	// whether it was there.
 	Remove(seq uint64) (bool, error)
 
-	// Erase is Remove that also overwrites the message's bytes on disk before the next
-	// checkpoint ends.
+	// Erase is Remove that also gets rid of the message's bytes on disk before the next
+	// Checkpoint ends: they are overwritten, or the files that hold them are replaced.
 	Erase(seq uint64) (bool, error)
 
 	// SkipTo raises State.LastSeq to seq without storing anything (first_seq, mirrors).
@@ -177,13 +180,18 @@ type Tx interface {
 // any time; each is atomic by itself. Begin is the owner's alone. Checkpoint, Compact and
 // WriteSnapshot are called by background workers, at most one at a time for each engine, and
 // do not hold up Begin, Commit or reads for longer than a few milliseconds.
+//
+// Between Begin and the end of the Tx the owner must not call InstallSnapshot; it may read the
+// Engine, which shows the state before the Tx.
 type Engine interface {
 	Reader
 
 	// Begin starts a change. It never blocks on I/O.
 	Begin() Tx
 
-	// Durable is the position that a crash at this moment would come back to, or a later one.
+	// Durable is the position that a crash at this moment would come back to, or an earlier one.
+	// An engine in memory comes back empty, at position zero, and yet reports that of its last
+	// Checkpoint, so that the log can be truncated: see package memory.
 	Durable() Applied
 
 	// Dirty is about how many bytes a Checkpoint would have to make durable; not 0 if anything
@@ -194,7 +202,8 @@ type Engine interface {
 	Checkpoint() error
 
 	// Compact reclaims space of removed messages, a bounded piece of work a call, and tells
-	// whether there is more to do.
+	// whether there is more to do. It also lets go of memory and files that an idle engine does
+	// not need. Files go with the next Checkpoint.
 	Compact() (more bool, err error)
 
 	// WriteSnapshot writes the whole state at one position to w, and returns the position.

@@ -191,6 +191,15 @@ func matchAny(fs []Filter, subject string) bool {
 	return len(fs) == 0
 }
 
+// Matcher returns a function that tells whether a subject matches one of the filters.
+func Matcher(filters []string) func(subject string) bool {
+	if MatchesAll(filters) {
+		return func(string) bool { return true }
+	}
+	fs := newFilters(filters)
+	return func(subject string) bool { return matchAny(fs, subject) }
+}
+
 // MatchesAll tells whether a list of filters matches every subject.
 func MatchesAll(filters []string) bool {
 	for _, f := range filters {

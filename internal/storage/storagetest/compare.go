@@ -74,6 +74,9 @@ func differenceAt(want, got storage.Reader, rng *rand.Rand) string {
 	if w, g := want.Count(filters, seq, lastOnly), got.Count(filters, seq, lastOnly); w != g {
 		return fmt.Sprintf("Count(%q, %d, %v): want %d, got %d", filters, seq, lastOnly, w, g)
 	}
+	if d := sameScan(want, got, filters, seq, 1+rng.IntN(100)); d != "" {
+		return d
+	}
 	filter := randomFilter(rng)
 	ws, wok = want.LastSeq(filter, seq)
 	gs, gok = got.LastSeq(filter, seq)
@@ -122,6 +125,36 @@ func sameMessage(want, got storage.Reader, seq uint64) string {
 
 func brief(m storage.Message) string {
 	return fmt.Sprintf("{seq %d time %d expires %d subject %q}", m.Seq, m.Time, m.Expires, m.Subject)
+}
+
+// sameScan compares what a scan finds with what one message after the other gives.
+func sameScan(want, got storage.Reader, filters []string, from uint64, limit int) (wrong string) {
+	s, ok := got.(storage.Scanner)
+	if !ok {
+		return ""
+	}
+	seen := 0
+	err := s.Scan(filters, from, limit, func(g *storage.Message) bool {
+		seq, _, ok := want.NextSeq(filters, from)
+		if !ok || seq != g.Seq {
+			wrong = fmt.Sprintf("Scan(%q) from %d: want %d %v, got %d", filters, from, seq, ok, g.Seq)
+			return false
+		}
+		w, err := want.Load(seq)
+		if err != nil || brief(w) != brief(*g) || !bytes.Equal(w.Header, g.Header) || !bytes.Equal(w.Data, g.Data) {
+			wrong = fmt.Sprintf("Scan(%q): want %v %v, got %v", filters, brief(w), err, brief(*g))
+			return false
+		}
+		from, seen = seq+1, seen+1
+		return seen < limit
+	})
+	if seq, _, more := want.NextSeq(filters, from); err == nil && wrong == "" && seen < limit && more {
+		return fmt.Sprintf("Scan(%q): ended before %d", filters, seq)
+	}
+	if err != nil {
+		return fmt.Sprintf("Scan(%q): %v", filters, err)
+	}
+	return wrong
 }
 
 func sameSubject(want, got storage.Reader, s string, from uint64) string {

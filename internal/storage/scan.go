@@ -1,0 +1,11 @@
+package storage
+
+// Scanner is a Reader that passes over many messages for much less than as many calls of NextSeq and
+// Load cost. Engines whose messages lie on disk implement it.
+type Scanner interface {
+	// Scan calls fn for the messages at or above from that match a filter, in order of sequence,
+	// until fn returns false. The message is fn's until it returns; its slices are the caller's
+	// to read for as long as it likes. It reads ahead a little: about as much as a caller that
+	// stops after want messages will look at.
+	Scan(filters []string, from uint64, want int, fn func(m *Message) bool) error
+}
