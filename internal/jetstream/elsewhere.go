@@ -117,10 +117,14 @@ func (e *elsewhere) kick() {
 	}
 }
 
-// run tries what is held again, and gives up on what is late. It sleeps while there is neither.
+// run tries what is held again, and gives up on what is late. While there is neither it only looks at
+// the groups now and then.
 func (e *elsewhere) run() {
 	ticker := time.NewTicker(retryGap)
 	defer ticker.Stop()
+	watch := time.NewTicker(watchEvery)
+	defer watch.Stop()
+	watcher := &watcher{svc: e.svc}
 	for {
 		tick := ticker.C
 		if !e.busy() {
@@ -129,6 +133,8 @@ func (e *elsewhere) run() {
 		select {
 		case <-e.done:
 			return
+		case <-watch.C:
+			watcher.look()
 		case <-e.wake:
 		case <-tick:
 		}

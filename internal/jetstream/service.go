@@ -88,6 +88,7 @@ type hosted struct {
 	parts   []part
 
 	ready atomic.Bool // the parts were told of a configuration
+	led   atomic.Bool // when LeaderChanged was called last
 	mu    struct {
 		sync.Mutex // held while the parts are updated or stopped
 		stopped    bool
@@ -210,6 +211,10 @@ func (s *Service) LeaderChanged(cs *cluster.Stream) {
 		s.elsewhere.kick()
 	}
 	if h := s.of(cs); h != nil {
+		leads := cs.IsLeader()
+		if !h.led.Swap(leads) && leads && s.elsewhere != nil {
+			s.adviseElected(cs)
+		}
 		for _, p := range h.parts {
 			p.leaderChanged()
 		}
