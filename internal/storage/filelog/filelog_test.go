@@ -31,3 +31,9 @@ func TestEngineNoSpace(t *testing.T)               { storagetest.NoSpace(t, plai
 func TestEngineEraseOverwrites(t *testing.T)       { storagetest.EraseOverwrites(t, plain) }
 func TestEngineDropAtomic(t *testing.T)            { storagetest.DropAtomic(t, plain) }
 func TestEngineSnapshotIngestAtomic(t *testing.T)  { storagetest.SnapshotIngestAtomic(t, plain) }
+
+func TestEngineDurableAppliedNeverAhead(t *testing.T) {
+	storagetest.DurableAppliedNeverAhead(t, plain, 80)
+}
+
+func FuzzEngineOps(f *testing.F) { storagetest.FuzzOps(f, plain) }

@@ -48,3 +48,9 @@ func TestEngineConcurrent(t *testing.T)           { storagetest.Concurrent(t, ki
 func TestEngineEraseOverwrites(t *testing.T)      { storagetest.EraseOverwrites(t, kind) }
 func TestEngineDropAtomic(t *testing.T)           { storagetest.DropAtomic(t, kind) }
 func TestEngineSnapshotIngestAtomic(t *testing.T) { storagetest.SnapshotIngestAtomic(t, kind) }
+
+func TestEngineDurableAppliedNeverAhead(t *testing.T) {
+	storagetest.DurableAppliedNeverAhead(t, kind, 80)
+}
+
+func FuzzEngineOps(f *testing.F) { storagetest.FuzzOps(f, kind) }

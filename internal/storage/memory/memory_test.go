@@ -18,3 +18,5 @@ var kind = storagetest.Kind{
 func TestEngineConformance(t *testing.T) { storagetest.Conformance(t, kind) }
 func TestEngineMetamorphic(t *testing.T) { storagetest.Metamorphic(t, kind, 6, 400) }
 func TestEngineConcurrent(t *testing.T)  { storagetest.Concurrent(t, kind, 3000) }
+
+func FuzzEngineOps(f *testing.F) { storagetest.FuzzOps(f, kind) }
