@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"errors"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
@@ -169,35 +170,66 @@ func (c *Consumer) peek(t *Turn) (*delivery, bool) {
 	if c.peeked {
 		return &c.next, true
 	}
+	c.peeked = c.again(t) || t.Err == nil && !c.acks.Full() && t.Now >= c.notBefore && c.fresh(t) && c.onPace(t.Now)
+	return &c.next, c.peeked
+}
+
+// again finds a message that is to be sent once more.
+func (c *Consumer) again(t *Turn) bool {
 	for {
-		seq, again := c.acks.Due(t.Now, func(seq uint64, count int) {
+		seq, ok := c.acks.Due(t.Now, func(seq uint64, count int) {
 			t.advise(Advisory{Kind: AdvisoryMaxDeliver, StreamSeq: seq, Count: count})
 		})
-		if !again {
-			var ok bool
-			if c.acks.Full() || t.Now < c.notBefore {
-				return nil, false
-			}
-			if seq, ok = c.cursor.Next(t.Reader); !ok {
-				return nil, false
-			}
+		if !ok {
+			return false
 		}
 		msg, err := t.load(seq)
 		switch {
 		case err == nil:
-			c.next = delivery{msg: msg, again: again}
-			if !again && !c.onPace(t.Now) {
-				return nil, false
-			}
-			c.peeked = true
-			return &c.next, true
-		case again && err == storage.ErrNotFound:
+			c.next = delivery{msg: msg, again: true}
+			return true
+		case errors.Is(err, storage.ErrNotFound):
 			c.acks.Forget(seq)
 		default:
 			t.Err = err
-			return nil, false
+			return false
 		}
 	}
+}
+
+// fresh finds the next message of the stream.
+func (c *Consumer) fresh(t *Turn) bool {
+	for c.cursor.Pending() > 0 {
+		m := t.loaded(c.cursor.Position())
+		if m == nil && c.cursor.Dense(t.Reader) {
+			t.readAhead(&c.cursor)
+			m = t.loaded(c.cursor.Position())
+		}
+		if m == nil {
+			return c.freshOne(t)
+		}
+		if c.cursor.Consider(t.Reader, m.Seq, m.Subject) {
+			c.next = delivery{msg: *m}
+			return true
+		}
+	}
+	return false
+}
+
+// freshOne is fresh for a message that was not loaded together with others.
+func (c *Consumer) freshOne(t *Turn) bool {
+	seq, ok := c.cursor.Next(t.Reader)
+	if !ok {
+		t.Err = t.Reader.Err()
+		return false
+	}
+	msg, err := t.load(seq)
+	if err != nil {
+		t.Err = err
+		return false
+	}
+	c.next = delivery{msg: msg}
+	return true
 }
 
 // onPace holds a message back that is replayed at its original pace and not due yet.

@@ -1,6 +1,8 @@
 package consumer
 
 import (
+	"slices"
+
 	"github.com/cleatkv/cleat/internal/invariant"
 	"github.com/cleatkv/cleat/internal/storage"
 )
@@ -31,6 +33,10 @@ type Cursor struct {
 	// that is up to date learns it from Stored and need not search.
 	hint uint64
 
+	// plan is the next sequences to look at, where few messages match and a search for each would
+	// pass over many; nil: search. What is stored after it was made comes after it.
+	plan []uint64
+
 	// dropped are the subjects for which Removed has already counted the loss of their
 	// newest message at or below snap within the change in progress. See Removed.
 	dropped map[string]struct{}
@@ -58,23 +64,107 @@ func (c *Cursor) Next(r storage.Reader) (seq uint64, ok bool) {
 	if c.hint != 0 {
 		return c.hint, true
 	}
+	if c.plan == nil && c.sparse(r) {
+		c.makePlan(r)
+	}
 	for {
-		seq, subject, ok := r.NextSeq(c.filters, c.next)
+		seq, subject, ok := c.search(r)
 		if !ok {
+			if r.Err() != nil {
+				return 0, false // The reader could not say.
+			}
 			// Pending says otherwise: we were not told of something. What is there counts.
 			invariant.Assert(!invariant.Enabled, "consumer: %d pending, nothing at or above %d", c.pending, c.next)
 			c.pending = 0
 			return 0, false
 		}
-		if seq > c.snap {
-			c.snap = 0
-		} else if !newestBelow(r, subject, seq, c.snap) {
-			c.next = seq + 1
+		if c.Consider(r, seq, subject) {
+			return seq, true
+		}
+	}
+}
+
+// Consider tells whether the first matching message at or above the position is to be delivered, and
+// moves past it if not.
+func (c *Cursor) Consider(r storage.Reader, seq uint64, subject string) bool {
+	if seq > c.snap {
+		c.snap = 0
+	} else if !newestBelow(r, subject, seq, c.snap) {
+		c.next = seq + 1
+		return false
+	}
+	c.hint = seq
+	return true
+}
+
+// Dense tells whether most messages from the position on match, so that looking at all of them is no
+// waste.
+func (c *Cursor) Dense(r storage.Reader) bool {
+	return c.hint == 0 && c.plan == nil && c.pending >= scanMin && !c.sparse(r)
+}
+
+const (
+	scanMin  = 8       // pending messages that make a scan worth it
+	sparseBy = 8       // one in how many messages is few
+	planMax  = 1 << 16 // sequences in a plan
+)
+
+// sparse tells whether few of the messages from the position on match.
+func (c *Cursor) sparse(r storage.Reader) bool {
+	if len(c.filters) == 0 || c.pending < scanMin {
+		return false
+	}
+	st := r.State()
+	return c.pending < min(st.LastSeq+1-max(c.next, st.FirstSeq), st.Msgs)/sparseBy
+}
+
+// makePlan lists what is to be delivered where a search would pass over many messages for each that
+// it finds. The list goes as soon as it is used up.
+func (c *Cursor) makePlan(r storage.Reader) {
+	if c.pending > planMax {
+		return
+	}
+	plan := make([]uint64, 0, c.pending)
+	r.Subjects(c.filters, "", func(subject string, s storage.SubjectState) bool {
+		if s.Last < c.next {
+			return true
+		}
+		if s.First == s.Last {
+			plan = append(plan, s.Last)
+			return true
+		}
+		newest := uint64(0) // at or below snap
+		r.SubjectSeqs(subject, c.next, func(seq uint64) bool {
+			if seq <= c.snap {
+				newest = seq
+			} else {
+				plan = append(plan, seq)
+			}
+			return true
+		})
+		if newest != 0 {
+			plan = append(plan, newest)
+		}
+		return true
+	})
+	slices.Sort(plan)
+	c.plan = plan
+}
+
+// search finds the first matching message at or above the position.
+func (c *Cursor) search(r storage.Reader) (seq uint64, subject string, ok bool) {
+	for len(c.plan) > 0 {
+		want := c.plan[0]
+		c.plan = c.plan[1:]
+		if want < c.next {
 			continue
 		}
-		c.hint = seq
-		return seq, true
+		if seq, subject, ok := r.NextSeq(nil, want); ok && seq == want {
+			return seq, subject, true
+		}
 	}
+	c.plan = nil
+	return r.NextSeq(c.filters, c.next)
 }
 
 // Advance moves past the message that Next returned.
@@ -119,6 +209,7 @@ func (c *Cursor) Removed(r storage.Reader, seq uint64, subject string) {
 		// One message of each subject counts in this part. Unless the subject has none
 		// left there, an older one takes the place of the newest, or this was not it.
 		if first, ok := firstFrom(r, subject, c.next); ok && first <= c.snap {
+			c.plan = nil // Which lists the newest only.
 			return
 		}
 		if _, counted := c.dropped[subject]; counted {
@@ -147,7 +238,7 @@ func (c *Cursor) Settle() {
 
 // Recount finds the number of pending messages anew, for when the stream was replaced as a whole.
 func (c *Cursor) Recount(r storage.Reader) {
-	c.hint = 0
+	c.hint, c.plan = 0, nil
 	st := r.State()
 	if st.LastSeq < c.next {
 		c.pending = 0

@@ -3,6 +3,7 @@ package consumer
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/storage"
 )
 
 // TestConsumer runs the scenarios in testdata: a stream, one consumer at a time, a clock that only
@@ -199,4 +201,55 @@ func (w *world) output() string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// plain hides what a reader can do beyond storage.Reader.
+type plain struct{ storage.Reader }
+
+// TestReadAhead delivers from random streams with and without reading ahead, while they change, and
+// wants the same from both.
+func TestReadAhead(t *testing.T) {
+	for seed := range int64(30) {
+		rng := rand.New(rand.NewSource(seed))
+		s := newTestStream(t, []int{0, 1, 3}[rng.Intn(3)])
+		key := func() string { return fmt.Sprintf("k.%d.%d", rng.Intn(12), rng.Intn(1+int(seed)*4)) }
+		write := func(n int, observers map[observer][]string) {
+			s.begin()
+			for range n {
+				if rng.Intn(8) > 0 {
+					s.put(key(), strings.Repeat("x", rng.Intn(40)))
+				} else {
+					s.remove(uint64(rng.Intn(int(s.tx.State().LastSeq) + 1)))
+				}
+			}
+			s.commit(observers)
+		}
+		write(1000, nil)
+		cfg := api.ConsumerConfig{
+			Name: "c", DeliverSubject: "in", DeliverPolicy: []api.DeliverPolicy{api.DeliverAll, api.DeliverLastPerSubject}[rng.Intn(2)],
+			FilterSubjects: [][]string{{">"}, {"k.1.*"}, {"k.*.1"}, {"k.1.*", "k.2.1", "k.3.>"}, {"*.*.>"}}[rng.Intn(5)],
+		}
+		var turns [2]Turn
+		var made [2]*Consumer
+		observers := map[observer][]string{}
+		for i := range made {
+			made[i] = New(s.engine, Spec{Stream: "S", Name: "c", Config: cfg, Start: StartOf(s.engine, &cfg)}, nil, 0)
+			observers[consumerObserver{made[i]}] = made[i].Filters()
+			turns[i] = Turn{MsgsMax: 100, BytesMax: 2000, Interest: func(string, string) bool { return true }}
+		}
+		for more := true; more; {
+			for i := range turns {
+				turns[i].Reset(0)
+			}
+			turns[0].Reader, turns[1].Reader = s.engine, plain{s.engine}
+			more = made[0].Run(&turns[0])
+			made[1].Run(&turns[1])
+			if a, b := fmt.Sprintf("%+v", turns[0].Out), fmt.Sprintf("%+v", turns[1].Out); a != b {
+				t.Fatalf("seed %d: reading ahead gives\n%s\nand not\n%s", seed, a, b)
+			}
+			if rng.Intn(3) == 0 {
+				write(rng.Intn(10), observers)
+			}
+		}
+	}
 }

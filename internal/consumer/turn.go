@@ -21,7 +21,16 @@ type Turn struct {
 
 	msgs  int
 	bytes int
+	ahead []storage.Message // loaded, in order; those from behind on are not delivered yet
+
+	behind int
 }
+
+// Bounds of what a turn loads at once.
+const (
+	aheadMsgs  = 64
+	aheadBytes = 128 << 10
+)
 
 // Out is something to be sent.
 type Out struct {
@@ -65,6 +74,8 @@ func (t *Turn) Bytes() int    { return t.bytes }
 func (t *Turn) Reset(now int64) {
 	clear(t.Out)
 	t.Out = t.Out[:0]
+	clear(t.ahead)
+	t.ahead, t.behind = t.ahead[:0], 0
 	t.Now, t.Err, t.msgs, t.bytes = now, nil, 0, 0
 }
 
@@ -73,6 +84,37 @@ func (t *Turn) load(seq uint64) (storage.Message, error) {
 		return t.Reader.Load(seq)
 	}
 	return t.Load(t.Reader, seq)
+}
+
+// loaded returns the first of the messages read ahead that is at or above a position.
+func (t *Turn) loaded(from uint64) *storage.Message {
+	for ; t.behind < len(t.ahead); t.behind++ {
+		if m := &t.ahead[t.behind]; m.Seq >= from {
+			return m
+		}
+	}
+	return nil
+}
+
+// readAhead loads the next messages for a cursor that is to deliver most of what follows. They are
+// good as long as the stream does not change: for this turn.
+func (t *Turn) readAhead(c *Cursor) {
+	s, ok := t.Reader.(storage.Scanner)
+	if !ok {
+		return
+	}
+	want := int(min(c.Pending(), aheadMsgs, uint64(t.MsgsMax-t.msgs)))
+	t.ahead = t.ahead[:0]
+	bytes := 0
+	err := s.Scan(c.filters, c.next, want, func(m *storage.Message) bool {
+		t.ahead = append(t.ahead, *m)
+		bytes += len(m.Data)
+		return len(t.ahead) < want && bytes < aheadBytes
+	})
+	if err != nil {
+		t.ahead = t.ahead[:0] // The message itself will tell.
+	}
+	t.behind = 0
 }
 
 func (t *Turn) room() bool { return t.msgs < t.MsgsMax && t.bytes < t.BytesMax }
