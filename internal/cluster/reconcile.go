@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
@@ -155,7 +156,28 @@ func (c *Cluster) openReplica(s *Stream) error {
 		}
 		opened <- err
 	})
-	return <-opened
+	if err := <-opened; err != nil {
+		return err
+	}
+	if r := s.rep.Load(); len(a.Genesis) > 1 && a.Genesis[0] == l.id && r.Status().Applied == replica.GenesisIndex {
+		s.c.wg.Go(func() { s.hurry(r) })
+	}
+	return nil
+}
+
+// hurry brings the first election about as soon as enough of the other members have started.
+func (s *Stream) hurry(r *replica.Replica) {
+	for pause := time.Millisecond; pause < replica.TickInterval; pause *= 2 {
+		select {
+		case <-s.c.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		if r.Status().Leader != 0 || s.rep.Load() != r {
+			return
+		}
+		s.shard.Call(r.CampaignFirst)
+	}
 }
 
 // drop stops a stream that the meta group has deleted and removes all that it held.

@@ -41,10 +41,12 @@ type outcome struct {
 // How long the server of a client waits: for the answer of another server, and for one to come that
 // can answer.
 const (
-	askFor   = 10 * time.Second
-	holdFor  = 3 * time.Second
-	lookFor  = time.Second // for an answer that can be done without
-	retryGap = 25 * time.Millisecond
+	askFor  = 10 * time.Second
+	holdFor = 3 * time.Second
+	lookFor = time.Second // for an answer that can be done without
+	// expectFor is how long a server that was asked waits to be the one that can answer.
+	expectFor = 250 * time.Millisecond
+	retryGap  = 25 * time.Millisecond
 )
 
 // elsewhere carries requests to the servers that can answer them, and answers back. A request goes

@@ -81,6 +81,15 @@ func (c *call) where(cs *cluster.Stream, here func() bool, fn func()) {
 	switch {
 	case c.svc.elsewhere == nil || here(): // A single server has everything.
 		fn()
+	case c.via != nil && cs.Machine() != nil && (cs.Leader() == 0 || cs.IsLeader()):
+		// This may be the one in a moment: it is new, or there is an election.
+		c.svc.elsewhere.hold(&held{until: time.Now().Add(expectFor), late: func() { c.refer(cs) }, try: func() bool {
+			if here() {
+				fn()
+				return true
+			}
+			return false
+		}})
 	case c.via != nil:
 		c.refer(cs)
 	default:

@@ -253,7 +253,9 @@ func (h *hosted) updated() {
 	if h.mu.stopped || m != nil && m.ConfigRevision() == 0 {
 		return
 	}
-	h.ready.Store(true)
+	if !h.ready.Swap(true) && h.svc.elsewhere != nil {
+		defer h.svc.elsewhere.kick()
+	}
 	for _, p := range h.parts {
 		p.updated()
 	}

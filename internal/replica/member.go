@@ -106,6 +106,15 @@ func (r *Replica) rank(without uint64) (n uint64) {
 	return n
 }
 
+// CampaignFirst has the first member of a new group campaign now, if it has no leader yet: the members
+// start one after another, and a tick is long. Owner only.
+func (r *Replica) CampaignFirst() {
+	if r.failed == nil && r.cfg.First && r.applied == GenesisIndex {
+		r.campaignFirst()
+		r.shard.mark(r)
+	}
+}
+
 // campaignFirst lets the first member of a new group, and one that saw its leader die, campaign
 // without waiting for a timeout.
 func (r *Replica) campaignFirst() {
