@@ -91,3 +91,17 @@ func (a *Account) Interest(subj, queue string) bool {
 	a.subs.Match(subj, &r)
 	return len(r.Group(queue)) > 0
 }
+
+// Imported tells whether messages on the subject pass to another account that exports a service.
+func (a *Account) Imported(subj string) bool {
+	var r subject.Result[*Sub]
+	a.subs.Match(subj, &r)
+	for _, list := range r.Plain {
+		for _, s := range list {
+			if s.relay != nil {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -84,6 +84,9 @@ func (a *account) dispatch(r *route, m *broker.Msg) {
 	}
 	var enabled bool
 	if c.limits, enabled = a.limits(); !enabled && !r.system {
+		if a.broker.Imported(m.Subject) {
+			return // The account that exports its API answers.
+		}
 		c.refuse(api.ErrNotEnabledForAccount)
 		return
 	}
