@@ -239,6 +239,9 @@ func (e *Engine) drop(blocks []*block) {
 		return
 	}
 	gone := func(b *block) bool { return slices.Contains(blocks, b) }
+	if e.victim != nil && gone(e.victim.b) {
+		e.victim = nil // What compaction had not moved yet was removed meanwhile.
+	}
 	e.change.Lock()
 	v := *e.View()
 	v.blocks = slices.DeleteFunc(slices.Clone(v.blocks), gone)

@@ -3,8 +3,8 @@ package filelog
 import "github.com/cleatkv/cleat/internal/storage/index"
 
 const (
-	compactScanBytes = 4 << 20   // looked at in one call
-	compactMoveBytes = 512 << 10 // moved in one call
+	compactMoveBytes = 128 << 10 // moved in one piece: readers and the owner see pieces come
+	compactMovesMax  = 500       // records in one piece
 	smallBlocksMax   = 8         // small full blocks that are left alone
 )
 
@@ -33,18 +33,22 @@ func (e *Engine) Compact() (more bool, err error) {
 	if err := e.dir.failed(); err != nil {
 		return false, err
 	}
-	if e.victim == nil {
-		if e.victim = e.choose(); e.victim == nil {
-			e.rest()
-			return false, nil
+	for looked := int64(0); looked < e.tuning.compactBytes; {
+		if e.victim == nil {
+			if e.victim = e.choose(); e.victim == nil {
+				e.rest()
+				return false, nil
+			}
 		}
-	}
-	done, err := e.compact(e.victim)
-	if err != nil {
-		return false, err
-	}
-	if done {
-		e.victim = nil
+		from := e.victim.at
+		done, err := e.compact(e.victim)
+		if err != nil {
+			return false, err
+		}
+		looked += e.victim.at - from
+		if done {
+			e.victim = nil
+		}
 	}
 	return true, nil
 }
@@ -93,7 +97,7 @@ func (e *Engine) compact(c *compaction) (done bool, err error) {
 	if offset == 0 {
 		buf = appendBlockHeader(nil, out.number, e.dir.id)
 	}
-	stop := c.at + compactScanBytes
+	stop := c.at + e.tuning.compactBytes/4
 	c.at, err = c.b.scan(c.at, c.size, func(at uint32, rec []byte) bool {
 		from := index.Loc{Block: c.b.number, Offset: at, Len: uint32(len(rec))}
 		if en, ok := v.Get(recordSeq(rec)); ok && en.Loc == from {
@@ -102,7 +106,7 @@ func (e *Engine) compact(c *compaction) (done bool, err error) {
 			sealRecord(buf[len(buf)-len(rec):], to.Block, to.Offset)
 			moves = append(moves, move{en.Seq, from, to})
 		}
-		return len(buf) < compactMoveBytes && int64(at) < stop
+		return len(buf) < compactMoveBytes && len(moves) < compactMovesMax && int64(at) < stop
 	})
 	if err != nil {
 		return false, err

@@ -69,12 +69,14 @@ type tuning struct {
 	blockBytesMin int64
 	blockBytesMax int64
 	baseBytesMin  int64 // deltas of up to this size do not make the index file be written anew
+	compactBytes  int64 // looked at in one call of Compact, about
 }
 
 var defaultTuning = tuning{
 	blockBytesMin: 4 << 20,
 	blockBytesMax: 128 << 20,
 	baseBytesMin:  1 << 20,
+	compactBytes:  16 << 20,
 }
 
 // view is one state of the engine. It never changes once published.

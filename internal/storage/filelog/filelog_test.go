@@ -14,7 +14,8 @@ import (
 // saved anew, within the reach of a test.
 var (
 	plain = storagetest.Kind{Open: func(fs vfs.FS, dir string) (storage.Store, error) {
-		return filelog.OpenStore(fs, dir, filelog.WithBlockBytes(2<<10, 8<<10), filelog.WithIndexDeltaBytes(512))
+		return filelog.OpenStore(fs, dir, filelog.WithBlockBytes(2<<10, 8<<10), filelog.WithIndexDeltaBytes(512),
+			filelog.WithCompactBytes(1<<10))
 	}}
 	compressed = storagetest.Kind{Open: plain.Open, Options: storage.Options{Compress: true}}
 )

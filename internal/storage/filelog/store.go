@@ -42,6 +42,9 @@ func WithIndexDeltaBytes(n int64) Option {
 	return func(s *Store) { s.tuning.baseBytesMin = n }
 }
 
+// WithCompactBytes sets how much one call of Compact looks at, about.
+func WithCompactBytes(n int64) Option { return func(s *Store) { s.tuning.compactBytes = n } }
+
 // OpenStore opens the store below root, which it makes if need be, and finishes drops that a crash
 // interrupted.
 func OpenStore(fs vfs.FS, root string, options ...Option) (*Store, error) {
