@@ -201,7 +201,7 @@ func (c *Consumer) again(t *Turn) bool {
 func (c *Consumer) fresh(t *Turn) bool {
 	for c.cursor.Pending() > 0 {
 		m := t.loaded(c.cursor.Position())
-		if m == nil && c.cursor.Dense(t.Reader) {
+		if m == nil {
 			t.readAhead(&c.cursor)
 			m = t.loaded(c.cursor.Position())
 		}

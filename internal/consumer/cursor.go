@@ -64,9 +64,6 @@ func (c *Cursor) Next(r storage.Reader) (seq uint64, ok bool) {
 	if c.hint != 0 {
 		return c.hint, true
 	}
-	if c.plan == nil && c.sparse(r) {
-		c.makePlan(r)
-	}
 	for {
 		seq, subject, ok := c.search(r)
 		if !ok {
@@ -153,18 +150,28 @@ func (c *Cursor) makePlan(r storage.Reader) {
 
 // search finds the first matching message at or above the position.
 func (c *Cursor) search(r storage.Reader) (seq uint64, subject string, ok bool) {
-	for len(c.plan) > 0 {
-		want := c.plan[0]
-		c.plan = c.plan[1:]
-		if want < c.next {
-			continue
-		}
+	for _, want := range c.Planned(r, 1) {
 		if seq, subject, ok := r.NextSeq(nil, want); ok && seq == want {
 			return seq, subject, true
 		}
 	}
-	c.plan = nil
 	return r.NextSeq(c.filters, c.next)
+}
+
+// Planned returns at most n sequences, ascending, among which the next messages are to be looked for,
+// if few messages match. Those that are in the stream match; none that is to be delivered is missing
+// before the last of them.
+func (c *Cursor) Planned(r storage.Reader, n int) []uint64 {
+	if c.plan == nil && c.sparse(r) {
+		c.makePlan(r)
+	}
+	for len(c.plan) > 0 && c.plan[0] < c.next {
+		c.plan = c.plan[1:]
+	}
+	if len(c.plan) == 0 {
+		c.plan = nil
+	}
+	return c.plan[:min(n, len(c.plan))]
 }
 
 // Advance moves past the message that Next returned.

@@ -52,11 +52,7 @@ func newest(r storage.Reader, filters []string, end uint64) uint64 {
 // subject has one message only, as in most buckets, it amounts to delivering everything.
 func lastPerSubject(r storage.Reader, filters []string, first, end uint64) Start {
 	if st := r.State(); st.Msgs == st.Subjects || r.Count(filters, 0, false) == r.Count(filters, 0, true) {
-		seq, _, ok := r.NextSeq(filters, first)
-		if !ok {
-			seq = end
-		}
-		return Start{Seq: seq}
+		return Start{Seq: first}
 	}
 	snap := end - 1
 	for seq := first; ; seq++ {

@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"errors"
 	"strconv"
 
 	"github.com/cleatkv/cleat/internal/storage"
@@ -96,25 +97,38 @@ func (t *Turn) loaded(from uint64) *storage.Message {
 	return nil
 }
 
-// readAhead loads the next messages for a cursor that is to deliver most of what follows. They are
-// good as long as the stream does not change: for this turn.
+// readAhead loads the next messages for a cursor, if several are to be delivered. They are good as
+// long as the stream does not change: for this turn.
 func (t *Turn) readAhead(c *Cursor) {
-	s, ok := t.Reader.(storage.Scanner)
-	if !ok {
-		return
-	}
+	t.ahead, t.behind = t.ahead[:0], 0
 	want := int(min(c.Pending(), aheadMsgs, uint64(t.MsgsMax-t.msgs)))
-	t.ahead = t.ahead[:0]
-	bytes := 0
-	err := s.Scan(c.filters, c.next, want, func(m *storage.Message) bool {
-		t.ahead = append(t.ahead, *m)
-		bytes += len(m.Data)
-		return len(t.ahead) < want && bytes < aheadBytes
-	})
-	if err != nil {
-		t.ahead = t.ahead[:0] // The message itself will tell.
+	if plan := c.Planned(t.Reader, want); len(plan) > 0 {
+		t.readPlanned(plan)
+	} else if s, ok := t.Reader.(storage.Scanner); ok && c.Dense(t.Reader) {
+		bytes := 0
+		// Should this fail, the load of a single message will tell.
+		_ = s.Scan(c.filters, c.next, want, func(m *storage.Message) bool {
+			t.ahead = append(t.ahead, *m)
+			bytes += len(m.Data)
+			return len(t.ahead) < want && bytes < aheadBytes
+		})
 	}
-	t.behind = 0
+}
+
+// readPlanned loads those of the sequences that are in the stream.
+func (t *Turn) readPlanned(plan []uint64) {
+	bytes := 0
+	for _, seq := range plan {
+		m, err := t.load(seq)
+		if errors.Is(err, storage.ErrNotFound) {
+			continue
+		}
+		if err != nil || bytes >= aheadBytes {
+			return
+		}
+		t.ahead = append(t.ahead, m)
+		bytes += len(m.Data)
+	}
 }
 
 func (t *Turn) room() bool { return t.msgs < t.MsgsMax && t.bytes < t.BytesMax }
