@@ -271,7 +271,7 @@ func (c *Cluster) peerGone(server uint64) {
 	}
 }
 
-// Send hands Raft messages to the transport, one frame a server.
+// Send hands Raft messages to the transport, those for one server together.
 func (e env) Send(messages []replica.Outgoing) {
 	frames := make(map[uint64][]replica.Outgoing, 4)
 	var order []uint64
@@ -291,15 +291,24 @@ func (e env) Send(messages []replica.Outgoing) {
 		frames[to] = append(frames[to], o)
 	}
 	for _, to := range order {
-		// What cannot be sent is lost, which Raft expects of a network.
-		_ = e.c.send(to, peer.LaneRaft, kindRaft, func(b []byte) []byte {
-			for _, o := range frames[to] {
-				b = peer.AppendMessage(b, uint64(o.From.Group()), o.Message)
+		for rest := frames[to]; len(rest) > 0; {
+			// What cannot be sent is lost, which Raft expects of a network.
+			err := e.c.send(to, peer.LaneRaft, kindRaft, func(b []byte) []byte {
+				for start := len(b); len(rest) > 0 && len(b)-start < raftFrameBytes; rest = rest[1:] {
+					b = peer.AppendMessage(b, uint64(rest[0].From.Group()), rest[0].Message)
+				}
+				return b
+			})
+			if err != nil {
+				break
 			}
-			return b
-		})
+		}
 	}
 }
+
+// raftFrameBytes is the size at which a frame of Raft messages takes no more of them: the bound of a
+// lane is looked at once a frame.
+const raftFrameBytes = 4 << 20
 
 // receiveRaft hands what a peer sent to the replicas that it is for.
 func (c *Cluster) receiveRaft(from uint64, payload []byte) error {

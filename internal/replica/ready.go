@@ -30,7 +30,9 @@ func (r *Replica) collect(out *turnOutput) {
 			case raft.LocalApplyThread:
 				r.applies = append(r.applies, m)
 			default:
-				out.messages = append(out.messages, Outgoing{From: r, Message: m})
+				if !r.holdBack(m) {
+					out.messages = append(out.messages, Outgoing{From: r, Message: m})
+				}
 			}
 		}
 	}

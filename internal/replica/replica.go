@@ -114,6 +114,7 @@ type Replica struct {
 	commands    [][]byte          // scratch
 	membersDue  bool              // the list of members in status is a tick old
 	activeAt    map[uint64]uint64 // when a leader last heard of a member, in ticks
+	paces       map[uint64]*pace  // of the members that this one sends to
 	rushAt      uint64            // campaign at this tick, without waiting for a timeout; 0: do not
 }
 

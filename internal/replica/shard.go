@@ -283,6 +283,7 @@ func (s *Shard) handle(ev *event) {
 		ev.r.addRead(ev.read)
 		s.mark(ev.r)
 	case evMessage:
+		ev.r.heard(ev.message.GetFrom())
 		ev.r.step(ev.message)
 		s.mark(ev.r)
 	case evWritten:

@@ -1,0 +1,91 @@
+package replica
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// A member that stood still for some seconds answers all heartbeats of that time at once. It must
+// not be sent the same entries once for each: that was hundreds of megabytes, and the group's leader
+// built them for ten seconds.
+func TestStoppedMemberIsNotFlooded(t *testing.T) {
+	b := newBench(t, vfs.NewMem())
+	m := b.genesis(7, 1, 2, 3)
+	r := b.open(7, 1, m, 99)
+	b.elect(r)
+
+	var beats []*pb.Message // for member 3, which is silent
+	deliver := func() {
+		sent := b.sent
+		b.sent = nil
+		for _, o := range sent {
+			msg := o.Message
+			if msg.GetTo() == 3 {
+				if msg.GetType() == pb.MsgHeartbeat {
+					beats = append(beats, msg)
+				}
+				continue
+			}
+			resp := &pb.Message{From: msg.To, To: msg.From, Term: msg.Term}
+			switch msg.GetType() {
+			case pb.MsgApp:
+				resp.Type = pb.MsgAppResp.Enum()
+				resp.Index = new(msg.GetIndex() + uint64(len(msg.GetEntries())))
+			case pb.MsgHeartbeat:
+				resp.Type, resp.Context = pb.MsgHeartbeatResp.Enum(), msg.Context
+			default:
+				continue
+			}
+			b.shard.Receive(r, resp)
+		}
+	}
+	value := strings.Repeat("v", 10_000)
+	for range 50 {
+		o := b.propose(r, value)
+		b.until("acknowledged", func() bool { deliver(); return o.called > 0 })
+	}
+	const rounds = 2000
+	for range rounds {
+		read := false
+		r.ReadIndex(func(err error) { read = err == nil })
+		b.until("read", func() bool { deliver(); return read })
+	}
+	if len(beats) > 4*beatsMax {
+		t.Errorf("%d heartbeats were sent to a member that answered none", len(beats))
+	}
+
+	// The same number of answers, as if none had been held back, a while later.
+	for range heartbeatTicks {
+		b.shard.Turn(true)
+	}
+	b.sent = nil
+	for range rounds {
+		b.shard.Receive(r, &pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: new(uint64(3)), To: new(uint64(1)), Term: new(r.Status().Term)})
+	}
+	b.shard.Turn(false)
+	if n := entriesTo(b.sent, 3); n == 0 || n > 100 {
+		t.Errorf("%d entries were sent to a member that lacks 50", n)
+	}
+	// What was held back, or lost, is sent again after a while.
+	for range heartbeatTicks {
+		b.shard.Turn(true)
+	}
+	b.sent = nil
+	b.shard.Receive(r, &pb.Message{Type: pb.MsgHeartbeatResp.Enum(), From: new(uint64(3)), To: new(uint64(1)), Term: new(r.Status().Term)})
+	b.shard.Turn(false)
+	if entriesTo(b.sent, 3) == 0 {
+		t.Error("a lost message is never sent again")
+	}
+}
+
+func entriesTo(sent []Outgoing, member uint64) (n int) {
+	for _, o := range sent {
+		if o.Message.GetTo() == member && o.Message.GetType() == pb.MsgApp {
+			n += len(o.Message.GetEntries())
+		}
+	}
+	return n
+}
