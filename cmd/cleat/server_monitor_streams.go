@@ -62,6 +62,18 @@ func (f streamFigures) Meta() *monitor.MetaCluster {
 	return out
 }
 
+// MetaDigest implements monitor.JetStream.
+func (f streamFigures) MetaDigest() monitor.ReplicaDigest {
+	return replicaDigest(f.cluster.MetaDigest())
+}
+
+func replicaDigest(d cluster.Digest, err error) monitor.ReplicaDigest {
+	if err != nil {
+		return monitor.ReplicaDigest{Error: err.Error()}
+	}
+	return monitor.ReplicaDigest{Applied: d.Applied, Term: d.Term, SHA256: d.Sum}
+}
+
 func (f streamFigures) Streams() []monitor.Stream {
 	var out []monitor.Stream
 	for _, s := range f.cluster.Streams() {
@@ -78,6 +90,7 @@ func (f streamFigures) Streams() []monitor.Stream {
 			Account: s.Account(), Info: info, Leader: s.IsLeader(), RaftGroup: info.Cluster.RaftGroup,
 			NumConsumers: info.State.Consumers,
 			Consumers:    func() []api.ConsumerInfo { return f.streams.Consumers(s) },
+			Digest:       func() monitor.ReplicaDigest { return replicaDigest(s.Digest()) },
 		})
 	}
 	return out

@@ -92,6 +92,7 @@ type StreamDetail struct {
 	Sources        []*api.StreamSourceInfo `json:"sources,omitempty"`
 	RaftGroup      string                  `json:"stream_raft_group,omitempty"`
 	ConsumerGroups []RaftGroup             `json:"consumer_raft_groups,omitempty"`
+	Digest         *ReplicaDigest          `json:"digest,omitempty"`
 }
 
 // ConsumerDetail is one consumer, its configuration only if asked for.
@@ -115,6 +116,7 @@ type JszQuery struct {
 	LeaderOnly                   bool // nothing at all unless this server leads the meta group
 	StreamLeaderOnly             bool // only streams this server leads
 	Raft                         bool
+	Digest                       bool // checksums of all that is held: dear
 	Offset, Limit                int
 }
 
@@ -130,6 +132,7 @@ func parseJszQuery(values url.Values) (JszQuery, error) {
 		LeaderOnly:       q.flag("leader-only"),
 		StreamLeaderOnly: q.flag("stream-leader-only"),
 		Raft:             q.flag("raft"),
+		Digest:           q.flag("digest"),
 		Offset:           q.number("offset"),
 		Limit:            q.number("limit"),
 	}
@@ -149,6 +152,10 @@ func (m *Monitor) Jsz(q JszQuery) *Jsz {
 	out.Limits, out.Meta = jetStreamLimits(c), js.Meta()
 	if q.LeaderOnly && out.Meta != nil && out.Meta.Leader != m.src.ServerName {
 		return &Jsz{ID: out.ID, Now: out.Now, Total: 0}
+	}
+	if q.Digest && out.Meta != nil {
+		d := js.MetaDigest()
+		out.Meta.Digest = &d
 	}
 	streams := js.Streams()
 	for _, s := range streams {
@@ -224,6 +231,10 @@ func streamDetail(s Stream, q JszQuery) StreamDetail {
 	}
 	if q.Raft {
 		d.RaftGroup = s.RaftGroup
+	}
+	if q.Digest && s.Digest != nil {
+		sum := s.Digest()
+		d.Digest = &sum
 	}
 	if (!q.Consumers && !q.DirectConsumers) || s.Consumers == nil {
 		return d

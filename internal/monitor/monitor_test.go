@@ -75,11 +75,14 @@ func (*sample) Streams() []Stream {
 			Config: api.StreamConfig{Name: "KV_b", MaxMsgs: -1}, Created: started, Cluster: cluster,
 			State: api.StreamState{Msgs: 5, Bytes: 500, FirstSeq: 1, LastSeq: 9, NumSubjects: 4, Consumers: 1},
 		},
+		Digest: func() ReplicaDigest { return ReplicaDigest{Applied: 34, Term: 2, SHA256: "ff"} },
 		Consumers: func() []api.ConsumerInfo {
 			return []api.ConsumerInfo{{Stream: "KV_b", Name: "c", Created: started, Config: api.ConsumerConfig{Description: "d"}, NumPending: 3, Cluster: cluster}}
 		},
 	}}
 }
+
+func (*sample) MetaDigest() ReplicaDigest { return ReplicaDigest{Applied: 12, Term: 2, SHA256: "00"} }
 
 func (s *sample) Check(q HealthQuery) []HealthProblem {
 	s.asked = q
@@ -258,6 +261,20 @@ func TestBadQueries(t *testing.T) {
 	}
 	if code, _, _ := get(t, base+"/nosuch"); code != 404 {
 		t.Errorf("/nosuch: %d", code)
+	}
+}
+
+// TestJszDigest computes checksums only if asked to: they cost a read of everything.
+func TestJszDigest(t *testing.T) {
+	base := start(t, &sample{}, "-js")
+	if _, body, _ := get(t, base+"/jsz?streams=1"); strings.Contains(body, "sha256") {
+		t.Errorf("digests that nobody asked for: %s", body)
+	}
+	_, body, _ := get(t, base+"/jsz?streams=1&digest=1")
+	for _, want := range []string{`"sha256": "00"`, `"sha256": "ff"`, `"applied": 34`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in %s", want, body)
+		}
 	}
 }
 

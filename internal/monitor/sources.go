@@ -121,6 +121,8 @@ type JetStream interface {
 	Meta() *MetaCluster // nil on a server outside a cluster
 	// Streams returns those with a replica on this server.
 	Streams() []Stream
+	// MetaDigest is the meta group's on this server.
+	MetaDigest() ReplicaDigest
 }
 
 // Usage is what JetStream keeps and does on this server.
@@ -139,6 +141,7 @@ type MetaCluster struct {
 	Leader       string          `json:"leader,omitempty"`
 	Peer         string          `json:"peer,omitempty"`
 	Replicas     []*api.PeerInfo `json:"replicas,omitempty"`
+	Digest       *ReplicaDigest  `json:"digest,omitempty"`
 	Size         int             `json:"cluster_size"`
 	QuorumNeeded int             `json:"quorum_needed"`
 	Pending      int             `json:"pending"`
@@ -161,6 +164,16 @@ type Stream struct {
 	// Consumers lists its consumers; it is called only when somebody asks.
 	Consumers    func() []api.ConsumerInfo
 	NumConsumers int
+	// Digest reads all that the replica holds; it is called only when somebody asks.
+	Digest func() ReplicaDigest
+}
+
+// ReplicaDigest says what a replica holds, by a checksum: equal on replicas that have applied the same.
+type ReplicaDigest struct {
+	Applied uint64 `json:"applied"` // index of the last log entry in it
+	Term    uint64 `json:"term"`
+	SHA256  string `json:"sha256,omitempty"`
+	Error   string `json:"error,omitempty"`
 }
 
 // Route is a connection to another server.

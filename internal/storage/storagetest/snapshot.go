@@ -64,6 +64,64 @@ func testSnapshot(t *testing.T, s *site) {
 	}
 }
 
+// testDigest holds the digest of a state against that of its copy, which must be the same, and that of
+// the next states, which must all differ.
+func testDigest(t *testing.T, s *site) {
+	from, w := filled(t, s, "from", 21, 150)
+	defer from.Close()
+	digest := func(e storage.Engine) storage.Digest {
+		t.Helper()
+		var stream bytes.Buffer
+		if _, err := e.WriteSnapshot(&stream); err != nil {
+			t.Fatal(err)
+		}
+		d, err := storage.ReadDigest(&stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	var stream bytes.Buffer
+	if _, err := from.WriteSnapshot(&stream); err != nil {
+		t.Fatal(err)
+	}
+	to := s.open("to")
+	defer to.Close()
+	if err := to.InstallSnapshot(&stream); err != nil {
+		t.Fatal(err)
+	}
+	first := digest(from)
+	if d := digest(to); d.Sum != first.Sum || d.At.Index != first.At.Index {
+		t.Fatalf("the copy has %x at %d, the original %x at %d", d.Sum, d.At.Index, first.Sum, first.At.Index)
+	}
+	before := digest(to)
+	last := to.State()
+	tx := to.Begin()
+	if err := tx.Append(storage.Message{Seq: last.LastSeq + 1, Time: last.LastTime + 1, Subject: "a", Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(storage.Applied{Index: w.model.applied.Index + 1, Term: w.model.applied.Term, Conf: w.model.applied.Conf}); err != nil {
+		t.Fatal(err)
+	}
+	if d := digest(to); d.Sum == before.Sum {
+		t.Fatal("one message more, and the digest is the same")
+	}
+	tx = to.Begin()
+	tx.SetAux("digest", []byte("x"))
+	if err := tx.Commit(storage.Applied{Index: w.model.applied.Index + 2, Term: w.model.applied.Term, Conf: w.model.applied.Conf}); err != nil {
+		t.Fatal(err)
+	}
+	seen := digest(to)
+	tx = to.Begin()
+	tx.SetAux("digest", []byte("y"))
+	if err := tx.Commit(storage.Applied{Index: w.model.applied.Index + 3, Term: w.model.applied.Term, Conf: w.model.applied.Conf}); err != nil {
+		t.Fatal(err)
+	}
+	if d := digest(to); d.Sum == seen.Sum {
+		t.Fatal("another auxiliary record, and the digest is the same")
+	}
+}
+
 // testSnapshotDamaged cuts a snapshot at every length and flips a bit of every byte: each time the
 // old state stays.
 func testSnapshotDamaged(t *testing.T, s *site) {

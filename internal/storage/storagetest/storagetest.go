@@ -80,6 +80,7 @@ func Conformance(t *testing.T, k Kind) {
 		{"History", testHistory},
 		{"Expiry", testExpiry},
 		{"Snapshot", testSnapshot},
+		{"Digest", testDigest},
 		{"SnapshotDamaged", testSnapshotDamaged},
 		{"Names", testNames},
 		{"CallbackMayRead", testCallbackMayRead},
