@@ -73,7 +73,7 @@ func newRootCommand() *cobra.Command {
 		Version: config.Version,
 	})
 	root.SetVersionTemplate(versionText("cleat") + "\n")
-	root.AddCommand(newServerCommand(), newVersionCommand(), newKVCommand(connectionFlags(root)))
+	root.AddCommand(newServerCommand(), newDevCommand(), newVersionCommand(), newKVCommand(connectionFlags(root)))
 	return root
 }
 
