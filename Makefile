@@ -2,12 +2,13 @@
 
 SHELL       := bash
 CYCLES      ?= 100
+CUTS        ?= 200
 FUZZTIME    ?= 30s
 COMPAT_WITH ?= bin/cleat server
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build run deps test race invariants fuzz bench lint compat chaos groupcommit example
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos powercut syncfail groupcommit example
 
 help: ## List the commands.
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,7 +23,7 @@ deps: ## Install what the tests need: JavaScript packages, and as root on Debian
 	scripts/deps.sh
 
 test: build deps ## Everything: vet, all Go tests with assertions on, and the Go, JavaScript and C clients.
-	go vet -tags invariants ./...
+	go vet -tags invariants,faults ./...
 	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/run -tags invariants -timeout 20m ./...
 
 race: ## All Go tests under the race detector.
@@ -45,6 +46,12 @@ compat: build deps ## The official clients alone; COMPAT_WITH=nats-server holds 
 
 chaos: build ## Kill the server under load, CYCLES times.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 60m ./test/chaos -run TestChaosKill -cycles $(CYCLES)
+
+powercut: build ## As root: cut the power of a real server's file system under load, CUTS times.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go test -tags faults -v -count=1 -timeout 60m ./test/chaos -run TestPowerCut -cuts $(CUTS)
+
+syncfail: build ## As root, with strace: let a sync of a real server fail, and cut its power.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go test -tags faults -v -count=1 -timeout 10m ./test/chaos -run TestSyncFailure
 
 groupcommit: build ## Count fdatasync calls per acknowledged put, with strace.
 	scripts/groupcommit.sh bin/cleat server

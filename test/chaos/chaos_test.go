@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand"
 	"sync"
 	"testing"
@@ -36,9 +37,8 @@ func TestChaosKill(t *testing.T) {
 	t.Logf("replay the kills with: go test ./test/chaos -run TestChaosKill -v -cycles %d -clients %d -seed %d", *cycles, *clients, *seed)
 	random := rand.New(rand.NewSource(*seed))
 	server := process.New(t, "")
-	createBucket(t, server)
-
-	book := newLedger()
+	book := newLedger(bucket)
+	createBucket(t, server, bucket, "file")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var load sync.WaitGroup
@@ -64,9 +64,17 @@ func TestChaosKill(t *testing.T) {
 		}
 		up := time.Since(began)
 		slowest = max(slowest, up)
-		acked, lost := book.verifyAcked(t, readStored(t, server, book.verified+1))
+		known := book.snapshot()
+		stored, err := readStored(t, server, bucket, book.verified+1)
+		if err != nil {
+			t.Fatalf("cycle %d: %v", cycle+1, err)
+		}
+		acked, lost := book.verifyAcked(known, stored)
+		for _, line := range lost {
+			t.Error(line)
+		}
 		t.Logf("cycle %d: up after %s; %d acknowledged so far, %d lost; checked after %s",
-			cycle+1, up.Round(time.Millisecond), acked, lost, time.Since(began).Round(time.Millisecond))
+			cycle+1, up.Round(time.Millisecond), acked, len(lost), time.Since(began).Round(time.Millisecond))
 		if t.Failed() {
 			break
 		}
@@ -75,10 +83,13 @@ func TestChaosKill(t *testing.T) {
 	load.Wait()
 
 	began := time.Now()
-	stored := readStored(t, server, 1)
+	stored, err := readStored(t, server, bucket, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	read := time.Since(began)
 	problems := book.verifyAll(t, stored)
-	verifyGets(t, server, stored)
+	verifyGets(t, server, bucket, stored)
 	t.Logf("all %d values read in %s, judged and their last ones got in %s", len(stored), read.Round(time.Millisecond), (time.Since(began) - read).Round(time.Millisecond))
 	total := book.count()
 	t.Logf("%d kills, %d clients, seed %d: %d writes acknowledged, %d lost or wrong; %d refused, %d of unknown outcome; slowest start %s",
@@ -89,15 +100,16 @@ func TestChaosKill(t *testing.T) {
 }
 
 // createBucket creates a bucket that never drops a value, so that every acknowledged write can be
-// looked up again.
-func createBucket(t *testing.T, server *process.Server) {
+// looked up again, on the engine "file" or "rocksdb".
+func createBucket(t *testing.T, server *process.Server, name, engine string) {
 	t.Helper()
 	js, err := jetstream.New(server.Connect(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{
-		Name: "KV_" + bucket, Subjects: []string{"$KV." + bucket + ".>"}, MaxMsgsPerSubject: 1 << 40,
+		Name: "KV_" + name, Subjects: []string{"$KV." + name + ".>"}, MaxMsgsPerSubject: 1 << 40,
+		Metadata:    map[string]string{"cleat.storage": engine},
 		AllowDirect: true, AllowRollup: true, DenyDelete: true, Discard: jetstream.DiscardNew,
 	})
 	if err != nil {
@@ -111,58 +123,55 @@ type record struct {
 	key, value string
 }
 
-// readStored reads what is stored from a revision on, up to what is stored as the call begins.
-func readStored(t *testing.T, server *process.Server, from uint64) []record {
+// readStored reads what is stored in a bucket from a revision on, up to what is stored as the call
+// begins.
+func readStored(t *testing.T, server *process.Server, name string, from uint64) ([]record, error) {
 	t.Helper()
 	nc := server.Connect(t)
 	defer nc.Close()
 	js, err := nc.JetStream(nats.MaxWait(30 * time.Second)) // A start replays what no checkpoint holds yet.
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	info := streamInfo(t, js)
-	if info.State.LastSeq < from {
-		return nil
+	info, err := streamInfo(js, name)
+	if err != nil || info.State.LastSeq < from {
+		return nil, err
 	}
-	sub, err := js.SubscribeSync("$KV."+bucket+".>", nats.OrderedConsumer(), nats.StartSequence(from))
+	sub, err := js.SubscribeSync("$KV."+name+".>", nats.OrderedConsumer(), nats.StartSequence(from))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer sub.Unsubscribe()
 	records := make([]record, 0, info.State.LastSeq-from+1)
 	for revision := from - 1; revision < info.State.LastSeq; {
 		msg, err := sub.NextMsg(10 * time.Second)
 		if err != nil {
-			t.Fatalf("reading stopped after revision %d of %d: %v", revision, info.State.LastSeq, err)
+			return nil, fmt.Errorf("reading %s stopped after revision %d of %d: %w", name, revision, info.State.LastSeq, err)
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		revision = meta.Sequence.Stream
-		records = append(records, record{revision, msg.Subject[len("$KV."+bucket+"."):], string(msg.Data)})
+		records = append(records, record{revision, msg.Subject[len("$KV."+name+"."):], string(msg.Data)})
 	}
-	return records
+	return records, nil
 }
 
 // streamInfo asks until the group has a leader again; for a replay may take long on
 // a busy machine.
-func streamInfo(t *testing.T, js nats.JetStreamContext) *nats.StreamInfo {
-	t.Helper()
+func streamInfo(js nats.JetStreamContext, name string) (*nats.StreamInfo, error) {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		info, err := js.StreamInfo("KV_" + bucket)
-		if err == nil {
-			return info
-		}
+		info, err := js.StreamInfo("KV_" + name)
 		var api *nats.APIError
-		if !errors.As(err, &api) || api.Code != 503 || time.Now().After(deadline) {
-			t.Fatal(err)
+		if err == nil || !errors.As(err, &api) || api.Code != 503 || time.Now().After(deadline) {
+			return info, err
 		}
 	}
 }
 
 // verifyGets holds what a get answers against the last stored value of each key.
-func verifyGets(t *testing.T, server *process.Server, stored []record) {
+func verifyGets(t *testing.T, server *process.Server, name string, stored []record) {
 	t.Helper()
 	js, err := jetstream.New(server.Connect(t))
 	if err != nil {
@@ -170,7 +179,7 @@ func verifyGets(t *testing.T, server *process.Server, stored []record) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	kv, err := js.KeyValue(ctx, bucket)
+	kv, err := js.KeyValue(ctx, name)
 	if err != nil {
 		t.Fatal(err)
 	}

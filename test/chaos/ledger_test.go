@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 )
@@ -27,8 +28,11 @@ type write struct {
 	began, ended uint64
 }
 
-// ledger is what the clients know about their writes, and judges what the server has stored by it.
+// ledger is what the clients know about their writes to one bucket, and judges what the server has
+// stored by it.
 type ledger struct {
+	bucket string
+
 	mu struct {
 		sync.Mutex
 		writes map[string]*write // by value
@@ -37,8 +41,8 @@ type ledger struct {
 	verified uint64 // Every acknowledged revision up to this one was found again.
 }
 
-func newLedger() *ledger {
-	l := &ledger{}
+func newLedger(bucket string) *ledger {
+	l := &ledger{bucket: bucket}
 	l.mu.writes = map[string]*write{}
 	return l
 }
@@ -82,27 +86,27 @@ func (l *ledger) snapshot() map[string]write {
 	return all
 }
 
-// verifyAcked checks that the writes acknowledged up to the last of the records, which begin
-// after l.verified, are among them, and returns how many are acknowledged and how many are lost.
-func (l *ledger) verifyAcked(t *testing.T, stored []record) (acked, lost int) {
-	t.Helper()
+// verifyAcked looks for what was acknowledged before the records, which begin after l.verified, were
+// read: known is a snapshot from then. It returns how many writes are acknowledged, and a line for
+// each that is lost.
+func (l *ledger) verifyAcked(known map[string]write, stored []record) (acked int, lost []string) {
 	byRevision := map[uint64]record{}
 	through := l.verified
 	for _, r := range stored {
 		byRevision[r.revision] = r
 		through = r.revision
 	}
-	for value, w := range l.snapshot() {
+	for value, w := range known {
 		if w.outcome != acknowledged {
 			continue
 		}
 		acked++
-		if w.revision <= l.verified || w.revision > through {
-			continue // Checked before; or written since the records were read.
+		if w.revision <= l.verified {
+			continue // Checked before.
 		}
 		if r := byRevision[w.revision]; r.key != w.key || r.value != value {
-			lost++
-			t.Errorf("LOST: %s=%s was acknowledged as revision %d, where %q=%q is stored", w.key, value, w.revision, r.key, r.value)
+			lost = append(lost, fmt.Sprintf("LOST: %s=%s of %s was acknowledged as revision %d, where %q=%q is stored",
+				w.key, value, l.bucket, w.revision, r.key, r.value))
 		}
 	}
 	l.verified = through

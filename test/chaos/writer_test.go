@@ -22,34 +22,53 @@ const writeTimeout = 5 * time.Second
 // sharedKeys is how many keys all clients compare and set.
 const sharedKeys = 4
 
-// writer is one client: one write at a time, three puts of its own keys for each compare-and-set
-// of a shared one, until told to stop.
-type writer struct {
-	id   int
-	kv   jetstream.KeyValue
-	book *ledger
+// session is the connection of one client, which comes back after every kill.
+type session struct {
+	js jetstream.JetStream
 
 	// giveUp cancels the operation under way, if any. The connection calls it when it breaks.
 	giveUp atomic.Pointer[context.CancelFunc]
 }
 
-// newWriter connects a client that comes back after every kill.
+func newSession(t *testing.T, server *process.Server) *session {
+	t.Helper()
+	s := &session{}
+	none := context.CancelFunc(func() {})
+	s.giveUp.Store(&none)
+	nc := server.Connect(t, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { (*s.giveUp.Load())() }))
+	var err error
+	if s.js, err = jetstream.New(nc); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// operation returns the context of one operation. The end of the run does not cancel it: a write that
+// is given up on arrives later, when everything stored has been read.
+func (s *session) operation() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	s.giveUp.Store(&cancel)
+	return ctx, cancel
+}
+
+// writer is one client: one write at a time, three puts of its own keys for each compare-and-set
+// of a shared one, until told to stop.
+type writer struct {
+	*session
+	id   int
+	kv   jetstream.KeyValue
+	book *ledger
+}
+
+// newWriter connects a client of the ledger's bucket.
 func newWriter(t *testing.T, server *process.Server, book *ledger, id int) *writer {
 	t.Helper()
-	w := &writer{id: id, book: book}
-	none := context.CancelFunc(func() {})
-	w.giveUp.Store(&none)
-	nc := server.Connect(t, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0),
-		nats.DisconnectErrHandler(func(*nats.Conn, error) { (*w.giveUp.Load())() }))
-	js, err := jetstream.New(nc)
-	if err != nil {
+	w := &writer{session: newSession(t, server), id: id, book: book}
+	var err error
+	if w.kv, err = w.js.KeyValue(context.Background(), book.bucket); err != nil {
 		t.Fatal(err)
 	}
-	kv, err := js.KeyValue(context.Background(), bucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.kv = kv
 	return w
 }
 
@@ -86,14 +105,6 @@ func (w *writer) compareAndSet(key, value string) {
 	w.book.begin(value, write{key: key, cas: true, expected: last})
 	revision, err := w.kv.Update(ctx, key, []byte(value), last)
 	w.book.end(value, judgeError(err), revision)
-}
-
-// operation returns the context of one operation. The end of the run does not cancel it: a write that
-// is given up on arrives later, when everything stored has been read.
-func (w *writer) operation() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
-	w.giveUp.Store(&cancel)
-	return ctx, cancel
 }
 
 // judgeError tells what an error says about the write: an answer of the server is definite, and so

@@ -39,6 +39,10 @@ type Server struct {
 	HTTP string // host:port of the monitoring listener
 	Dir  string // configuration, data and log
 
+	// Command is what Launch runs, before the arguments that name the configuration; nil for
+	// what the function Command says.
+	Command []string
+
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process is gone
 	log    *os.File
@@ -64,7 +68,13 @@ func New(t testing.TB, extra string) *Server {
 
 // Open is New without a test: the caller calls Close.
 func Open(dir, extra string) (*Server, error) {
-	s := &Server{Dir: dir}
+	return OpenCommand(dir, extra, nil)
+}
+
+// OpenCommand is Open for a server that something else runs: the words of a command line in which
+// the server's own are the last.
+func OpenCommand(dir, extra string, command []string) (*Server, error) {
+	s := &Server{Dir: dir, Command: command}
 	var err error
 	if s.Addr, err = freeAddr(); err != nil {
 		return nil, err
@@ -102,9 +112,12 @@ func (s *Server) Start() error {
 
 // Launch runs the process and does not wait for it to be ready.
 func (s *Server) Launch() error {
-	command, err := Command()
-	if err != nil {
-		return err
+	command := s.Command
+	if command == nil {
+		var err error
+		if command, err = Command(); err != nil {
+			return err
+		}
 	}
 	s.cmd = exec.Command(command[0], slices.Concat(command[1:], []string{"-c", s.config()})...)
 	s.cmd.Dir = s.Dir
@@ -129,6 +142,16 @@ func (s *Server) Kill() {
 	}
 	_ = s.cmd.Process.Kill()
 	<-s.exited
+}
+
+// Wait waits until the process ends by itself, and tells how it ended.
+func (s *Server) Wait(timeout time.Duration) (*os.ProcessState, error) {
+	select {
+	case <-s.exited:
+		return s.cmd.ProcessState, nil
+	case <-time.After(timeout):
+		return nil, fmt.Errorf("process: still running after %s", timeout)
+	}
 }
 
 // Stop asks the process to end, as an init system does, and reports a process that does not or
