@@ -28,6 +28,7 @@ type route struct {
 	decides bool
 	reads   bool // it changes nothing
 	system  bool // it is for the system account alone
+	servers bool // it is for other servers alone
 }
 
 // stream is the position of the stream's name in the subject, -1 if there is none.
@@ -63,7 +64,7 @@ func (a *account) subscribe() {
 	all := routes()
 	for i := range all {
 		r := &all[i]
-		if r.system && a.broker != a.broker.Broker().System() {
+		if r.servers || r.system && a.broker != a.broker.Broker().System() {
 			continue
 		}
 		a.subs = append(a.subs, a.broker.Subscribe(apiPrefix+r.subject, "", func(m *broker.Msg) { a.dispatch(r, m) }))

@@ -40,13 +40,17 @@ func (c *call) msgGetHere(cs *cluster.Stream, req *api.MsgGetRequest) {
 		case !ok:
 			c.refuse(api.ErrNoMessageFound)
 		default:
-			stored := &api.StoredMessage{Subject: msg.Subject, Seq: msg.Seq, Data: msg.Data, Time: time.Unix(0, msg.Time).UTC()}
-			if !req.NoHeaders {
-				stored.Header = msg.Header
+			stored := storedMessage(&msg)
+			if req.NoHeaders {
+				stored.Header = nil
 			}
 			c.respond(&api.MsgGetResponse{Header: c.header(), Message: stored})
 		}
 	})
+}
+
+func storedMessage(m *storage.Message) *api.StoredMessage {
+	return &api.StoredMessage{Subject: m.Subject, Seq: m.Seq, Header: m.Header, Data: m.Data, Time: time.Unix(0, m.Time).UTC()}
 }
 
 // selects tells whether a request says which message it wants.

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
@@ -12,7 +13,8 @@ import (
 	"github.com/cleatkv/cleat/internal/subject"
 )
 
-// Bounds on what one copier has under way, and how often it looks without being woken.
+// Bounds on what one copier has under way before it reads another page, and how often it looks
+// without being woken.
 const (
 	copiesMax     = 256
 	copyBytesMax  = 4 << 20
@@ -31,6 +33,8 @@ type copier struct {
 	maps   []mapping
 	wake   chan struct{}
 	done   chan struct{}
+
+	far atomic.Pointer[farOrigin] // what is read while the origin has no replica here
 
 	// Of the goroutine.
 	origin  *hosted // followed
@@ -125,38 +129,37 @@ func (c *copier) turn() (time.Duration, *api.Error) {
 		return copyRetry, stream.ErrOriginReplaced
 	}
 	if !c.aligned {
-		c.align(target, from)
+		if err := c.align(target, from); err != nil {
+			return copyRetry, api.ErrMirrorConsumerSetup.With(err)
+		}
 	}
 	for c.hasRoom() {
-		m, ok, err := from.NextOf(c.source.Filters(), c.next)
+		msgs, through, err := from.page(c.source.Filters(), c.next)
 		if err != nil {
 			return copyRetry, api.ErrMirrorConsumerSetup.With(err)
 		}
-		if !ok {
-			c.skip(from)
-			break
+		c.report(nil) // Now: the next page may be long in coming.
+		for i := range msgs {
+			c.take(&msgs[i])
 		}
-		if c.wants(&m) {
-			c.propose(&m)
+		c.pass(through)
+		if len(msgs) == 0 {
+			return from.idle(), nil
 		}
-		c.next = m.Seq + 1
 	}
 	return copyHeartbeat, nil
 }
 
-// find gives the origin and the replica of it to read, and has the copier woken by it.
-func (c *copier) find() (*cluster.Stream, *stream.Stream, *api.Error) {
+// find gives the origin and what to read of it. If that is here, it wakes the copier.
+func (c *copier) find() (*cluster.Stream, original, *api.Error) {
 	cs := c.h.svc.cluster.Stream(c.h.stream.Account(), c.source.Name)
 	if cs == nil {
 		c.follow(nil)
 		return nil, nil, api.ErrStreamNotFound
 	}
 	c.follow(c.h.svc.of(cs))
-	from := cs.Machine()
-	if from == nil {
-		return nil, nil, api.ErrMirrorConsumerSetup.With("no replica of the origin on the server that leads the copy")
-	}
-	return cs, from, nil
+	from, err := c.originOf(cs)
+	return cs, from, err
 }
 
 func (c *copier) follow(origin *hosted) {
@@ -191,17 +194,21 @@ func (c *copier) ready(group uint64) (astray, ready bool) {
 }
 
 // align finds where to go on.
-func (c *copier) align(target, from *stream.Stream) {
-	c.aligned = true
+func (c *copier) align(target *stream.Stream, from original) error {
 	seq := c.position(target, c.group)
 	c.prev, c.next = seq, seq+1
-	if seq > 0 {
-		return
+	if seq == 0 {
+		c.next = max(c.next, c.source.OptStartSeq)
+		if t := c.source.OptStartTime; t != nil {
+			at, err := from.seqAtTime(*t)
+			if err != nil {
+				return err
+			}
+			c.next = max(c.next, at)
+		}
 	}
-	c.next = max(c.next, c.source.OptStartSeq)
-	if t := c.source.OptStartTime; t != nil {
-		c.next = max(c.next, from.SeqAtTime(*t))
-	}
+	c.aligned = true
+	return nil
 }
 
 // position is how far the origin of that group has been copied.
@@ -242,23 +249,24 @@ func (c *copier) propose(m *storage.Message) {
 	c.offer(m.Seq)
 }
 
-// skip has a mirror pass over the sequences at the end of the origin that have no message for it.
-func (c *copier) skip(from *stream.Stream) {
-	if !c.mirror {
+// take copies a message, if it is to be copied.
+func (c *copier) take(m *storage.Message) {
+	if c.wants(m) {
+		c.propose(m)
+	}
+	c.next = m.Seq + 1
+}
+
+// pass goes on behind a sequence up to which there is nothing more to copy. A mirror does so too.
+func (c *copier) pass(through uint64) {
+	if through < c.next {
 		return
 	}
-	var last uint64
-	from.View(func(r storage.Reader) {
-		if _, _, more := r.NextSeq(c.source.Filters(), c.next); !more {
-			last = r.State().LastSeq
-		}
-	})
-	if last < c.next {
-		return
+	c.next = through + 1
+	if c.mirror {
+		c.buf = stream.AppendMirrored(c.buf[:0], &stream.Mirrored{Origin: c.group, Prev: c.prev, Seq: through})
+		c.offer(through)
 	}
-	c.buf = stream.AppendMirrored(c.buf[:0], &stream.Mirrored{Origin: c.group, Prev: c.prev, Seq: last})
-	c.offer(last)
-	c.next = last + 1
 }
 
 // offer proposes what is in the buffer, which brings the copy to the given sequence.
@@ -328,6 +336,10 @@ func (c *copier) describe(i *api.StreamSourceInfo) {
 	c.mu.Unlock()
 	if !active.IsZero() {
 		i.Active = time.Since(active)
+	}
+	if far := c.far.Load(); far != nil {
+		i.Lag = far.pending.Load()
+		return
 	}
 	target := c.h.stream.Machine()
 	cs := c.h.svc.cluster.Stream(c.h.stream.Account(), c.source.Name)

@@ -29,7 +29,7 @@ func NewCluster(t testing.TB, n int, extra string) []*Server {
 			t.Fatal(err)
 		}
 		host, port, _ := net.SplitHostPort(s.Addr)
-		text := fmt.Sprintf("server_name: n%d\nhost: %s\nport: %s\nhttp: %q\njetstream {\n  store_dir: %q\n}\ncluster {\n  name: C\n  listen: %q\n  routes: [\"nats://%s\"]\n}\n%s\n",
+		text := fmt.Sprintf("server_name: n%d\nserver_tags: [n%[1]d]\nhost: %s\nport: %s\nhttp: %q\njetstream {\n  store_dir: %q\n}\ncluster {\n  name: C\n  listen: %q\n  routes: [\"nats://%s\"]\n}\n%s\n",
 			i, host, port, s.HTTP, filepath.Join(s.Dir, "data"), routes[i], strings.Join(routes, "\", \"nats://"), extra)
 		if err := os.WriteFile(s.config(), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
