@@ -85,10 +85,13 @@ func (a *account) dispatch(r *route, m *broker.Msg) {
 	}
 	var enabled bool
 	if c.limits, enabled = a.limits(); !enabled && !r.system {
-		if a.broker.Imported(m.Subject) {
-			return // The account that exports its API answers.
+		switch {
+		case a.broker.Imported(m.Subject): // The account that exports its API answers.
+		case a.broker.Imported(apiPrefix + "INFO"): // It does not export this part of it.
+			a.noResponders(m)
+		default:
+			c.refuse(api.ErrNotEnabledForAccount)
 		}
-		c.refuse(api.ErrNotEnabledForAccount)
 		return
 	}
 	if err := api.CheckLevel(stream.HeaderValue(m.Header, api.RequiredLevelHeader)); err != nil {
@@ -128,7 +131,14 @@ func (a *account) alias(prefix string, m *broker.Msg) {
 	if strings.HasPrefix(rest, "$KV.") || strings.HasPrefix(rest, "$OBJ.") {
 		to = rest
 	}
-	if a.broker.Publish(m.Out, to, m.Reply, m.Header, m.Data) == 0 && m.Reply != "" {
+	if a.broker.Publish(m.Out, to, m.Reply, m.Header, m.Data) == 0 {
+		a.noResponders(m)
+	}
+}
+
+// noResponders answers as if nobody had subscribed to the request's subject.
+func (a *account) noResponders(m *broker.Msg) {
+	if m.Reply != "" {
 		a.broker.Publish(m.Out, m.Reply, "", []byte("NATS/1.0 503\r\n\r\n"), nil)
 	}
 }
