@@ -132,7 +132,22 @@ func (c *Consumer) wanted() bool { return c.bound || c.pulls.len() > 0 }
 
 // Run does what is to be done now: deliver, redeliver, send heartbeats, expire requests. It
 // returns whether it stopped because the turn was full rather than because nothing was left.
+//
+// Once the stream could not be read the consumer says nothing any more: that nothing is there, or how
+// much is left, may be wrong.
 func (c *Consumer) Run(t *Turn) (more bool) {
+	if t.Err = t.Reader.Err(); t.Err != nil {
+		return false
+	}
+	more = c.run(t)
+	if err := t.Reader.Err(); err != nil {
+		t.silence(err)
+		return false
+	}
+	return more
+}
+
+func (c *Consumer) run(t *Turn) (more bool) {
 	c.peeked = false
 	c.resume(t.Now)
 	if c.IsPull() {

@@ -242,8 +242,8 @@ func (c *Consumer) served(w *waiting, size int, t *Turn) {
 
 // endNoWait ends the requests that do not wait and have got what there was.
 func (c *Consumer) endNoWait(t *Turn) {
-	if _, more := c.peek(t); more {
-		return
+	if _, more := c.peek(t); more || t.Err != nil {
+		return // What could not be read is not what is not there.
 	}
 	for i := 0; i < len(c.pulls.list); {
 		w := c.pulls.list[i]

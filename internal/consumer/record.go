@@ -90,7 +90,7 @@ func loadEntries(r storage.Reader) (entries btree.Map[string, *Entry], err error
 		entries.Set(e.Name(), e)
 		return true
 	})
-	return entries, err
+	return entries, errors.Join(err, r.Err())
 }
 
 func loadEntry(r storage.Reader, value []byte) (*Entry, error) {

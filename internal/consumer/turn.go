@@ -18,7 +18,7 @@ type Turn struct {
 	BytesMax int   // stop after the message that makes it that many bytes
 
 	Out []Out // appended to
-	Err error // the stream could not be read
+	Err error // the stream could not be read: nothing may be concluded from what was not delivered
 
 	msgs  int
 	bytes int
@@ -129,6 +129,12 @@ func (t *Turn) readPlanned(plan []uint64) {
 		t.ahead = append(t.ahead, m)
 		bytes += len(m.Data)
 	}
+}
+
+// silence takes back what was to be sent.
+func (t *Turn) silence(err error) {
+	clear(t.Out)
+	t.Out, t.Err = t.Out[:0], err
 }
 
 func (t *Turn) room() bool { return t.msgs < t.MsgsMax && t.bytes < t.BytesMax }

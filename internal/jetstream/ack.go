@@ -73,7 +73,7 @@ func (f *feed) onNext(m *broker.Msg) {
 	}
 	t := consumer.Turn{Now: time.Now().UnixNano(), Interest: f.set.interest}
 	f.mu.Lock()
-	if !f.closed {
+	if !f.closed && f.source.Err() == nil { // Else it might say that there is nothing.
 		f.machine.Ask(p, &t)
 	}
 	f.mu.Unlock()

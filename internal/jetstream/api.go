@@ -241,6 +241,12 @@ func (c *call) propose(cs *cluster.Stream, command []byte, done func(*stream.Res
 	}))
 }
 
+// broken answers a call whose stream could not be read: that is never taken for something not there.
+func (c *call) broken(cs *cluster.Stream, err error) {
+	c.svc.log.Error(fmt.Sprintf("read stream %s > %s: %v", cs.Account(), cs.Name(), err))
+	c.refuse(api.ErrStreamOffline)
+}
+
 // later runs fn on a worker. It may be called by any goroutine.
 func (c *call) later(fn func()) {
 	if !c.svc.jobs.do(func(*broker.Batch) { fn() }) {

@@ -157,26 +157,36 @@ func (c *call) streamInfo() {
 	}
 	c.atLeader(cs, func() {
 		c.read(cs, func(m *stream.Stream) {
-			c.countFar(cs, func(n int) { c.respond(c.streamInfoResponse(cs, m, &req, n)) })
+			c.countFar(cs, func(n int) {
+				resp, err := c.streamInfoResponse(cs, m, &req, n)
+				if err != nil {
+					c.broken(cs, err)
+					return
+				}
+				c.respond(resp)
+			})
 		})
 	})
 }
 
-func (c *call) streamInfoResponse(cs *cluster.Stream, m *stream.Stream, req *api.StreamInfoRequest, far int) *api.StreamInfoResponse {
+func (c *call) streamInfoResponse(cs *cluster.Stream, m *stream.Stream, req *api.StreamInfoRequest, far int) (*api.StreamInfoResponse, error) {
 	resp := &api.StreamInfoResponse{Header: c.header(), StreamInfo: c.describe(cs)}
 	resp.Cluster = c.svc.clusterInfo(cs)
 	resp.Alternates = c.alternates(cs.Config())
 	consumers := resp.State.Consumers + far
 	if req.SubjectsFilter != "" || req.DeletedDetails {
 		d := stream.Details{SubjectsFilter: req.SubjectsFilter, Offset: max(0, req.Offset), Limit: api.SubjectPage, Deleted: req.DeletedDetails}
-		var total int
-		resp.State, total = m.Describe(d)
+		state, total, err := m.Describe(d)
+		if err != nil {
+			return nil, err
+		}
+		resp.State = state
 		if req.SubjectsFilter != "" {
 			resp.Page = api.Page{Total: total, Offset: min(d.Offset, total), Limit: api.SubjectPage}
 		}
 	}
 	resp.State.Consumers = consumers
-	return resp
+	return resp, nil
 }
 
 // streamPurge removes many messages.

@@ -57,8 +57,18 @@ func (c *call) consumerInfo() {
 		return
 	}
 	c.findFeed(func(f *feed) {
-		c.respond(&api.ConsumerInfoResponse{Header: c.header(), ConsumerInfo: c.stampConsumer(f.info())})
+		c.respondConsumer(f)
 	})
+}
+
+// respondConsumer answers with a description of a consumer.
+func (c *call) respondConsumer(f *feed) {
+	info := f.info()
+	if err := f.source.Err(); err != nil {
+		c.broken(f.set.st, err)
+		return
+	}
+	c.consumerCreated(info)
 }
 
 func (c *call) consumerNames() {
@@ -161,6 +171,10 @@ func (c *call) consumerReset() {
 			c.refuse(err)
 			return
 		}
+		if err := f.source.Err(); err != nil {
+			c.broken(f.set.st, err)
+			return
+		}
 		c.respond(&api.ConsumerResetResponse{Header: c.header(), ConsumerInfo: c.stampConsumer(f.info()), ResetSeq: at})
 	})
 }
@@ -214,14 +228,17 @@ func (f *feed) pauseUntil(until *time.Time) {
 
 // reset starts the consumer over at a sequence, or just above its floor if that is 0.
 func (f *feed) reset(seq uint64) (at uint64, err *api.Error) {
-	f.source.View(func(r storage.Reader) {
+	broken := f.source.View(func(r storage.Reader) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if at, err = f.machine.ResetPoint(r, seq); err == nil {
+		if at, err = f.machine.ResetPoint(r, seq); err == nil && r.Err() == nil {
 			f.machine.Reset(r, at)
 			f.collect()
 		}
 	})
+	if broken != nil {
+		return at, err
+	}
 	f.propose()
 	f.wake()
 	return at, err

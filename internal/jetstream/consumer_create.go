@@ -180,7 +180,7 @@ func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRe
 		return m
 	}) {
 		if s.get(cfg.Name) == nil {
-			return nil, api.ErrUnavailable // The stream, or the server, is about to go.
+			return nil, api.ErrUnavailable // The stream, or the server, is about to go, or can not be read.
 		}
 		return nil, api.ErrConsumerNameInUse
 	}
@@ -196,6 +196,9 @@ func (s *consumerSet) updateLocal(f *feed, cfg *api.ConsumerConfig) (*api.Consum
 		return nil, api.ErrConsumerNameInUse
 	}
 	f.update(cfg)
+	if f.source.Err() != nil {
+		return nil, api.ErrUnavailable
+	}
 	return f.info(), nil
 }
 
@@ -270,5 +273,5 @@ func (c *call) loggedCreated(set *consumerSet, name string, existed bool, result
 	if !existed {
 		set.adviseAction(name, "CREATED", "create")
 	}
-	c.consumerCreated(f.info())
+	c.respondConsumer(f)
 }

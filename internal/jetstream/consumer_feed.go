@@ -103,7 +103,7 @@ func (f *feed) run(w *worker) (again bool) {
 	t.Reset(now)
 	t.Interest, t.Load = f.set.interest, f.set.load
 	w.feed, w.did = f, did{}
-	f.source.View(w.view)
+	_ = f.source.View(w.view) // The consumer has asked already.
 	did := w.did
 	w.feed, t.Reader = nil, nil
 	if did.askFlow {
@@ -148,7 +148,9 @@ func (f *feed) act(t *consumer.Turn) (d did) {
 	d.expired = f.machine.Expired(t.Now)
 	d.deadline = f.machine.Deadline()
 	d.askFlow = f.machine.AwaitsFlow() && f.flowSub == nil
-	f.collect()
+	if f.source.Err() == nil {
+		f.collect()
+	}
 	return d
 }
 
@@ -313,11 +315,14 @@ func (f *feed) update(cfg *api.ConsumerConfig) {
 	if same {
 		return
 	}
-	f.source.Observe(f, consumer.Filters(cfg), func(r storage.Reader) {
+	err := f.source.Observe(f, consumer.Filters(cfg), func(r storage.Reader) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.machine.Update(r, *cfg)
 	})
+	if err != nil {
+		return // It says nothing any more, and its creator is told.
+	}
 	f.mu.Lock()
 	closed := f.closed
 	f.mu.Unlock()
@@ -358,7 +363,7 @@ func (f *feed) end(out *broker.Batch, status string) {
 	f.send(out, &t)
 }
 
-// info describes the consumer as of now.
+// info describes the consumer as of now. Its counts are worthless once the stream could not be read.
 func (f *feed) info() *api.ConsumerInfo {
 	where := f.set.svc.consumerCluster(f)
 	f.mu.Lock()

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -355,12 +356,15 @@ func (s *consumerSet) startLogged(source *stream.Stream, e *consumer.Entry) {
 }
 
 // begin makes a feed's machine in the moment from which on the feed follows the stream, and enters
-// it. It returns false if its name is taken.
+// it. It returns false if its name is taken, or if the stream can not be read.
 func (s *consumerSet) begin(f *feed, cfg *api.ConsumerConfig, create func(storage.Reader) *consumer.Consumer) bool {
 	if s.get(f.name) != nil {
 		return false
 	}
-	f.source.Observe(f, consumer.Filters(cfg), func(r storage.Reader) { f.machine = create(r) })
+	if err := f.source.Observe(f, consumer.Filters(cfg), func(r storage.Reader) { f.machine = create(r) }); err != nil {
+		s.svc.log.Error(fmt.Sprintf("start consumer %s > %s: %v", s.st.Name(), f.name, err))
+		return false
+	}
 	if !s.enter(f) {
 		f.source.Unobserve(f)
 		return false

@@ -102,14 +102,23 @@ func (s *sequence) end(upTo uint64) {
 func (w *answer) batch(m *stream.Stream, req *api.MsgGetRequest) {
 	from := max(req.Seq, 1)
 	if req.StartTime != nil {
-		from = m.SeqAtTime(*req.StartTime)
+		var err error
+		if from, err = m.SeqAtTime(*req.StartTime); err != nil {
+			w.broken(err)
+			return
+		}
 	}
 	msg, ok, err := m.Next(req.NextFor, from)
 	if err != nil || !ok {
 		w.one(&msg, ok, err, false)
 		return
 	}
-	s := w.newSequence(req, m.Count(req.NextFor, msg.Seq))
+	pending, err := m.Count(req.NextFor, msg.Seq)
+	if err != nil {
+		w.broken(err)
+		return
+	}
+	s := w.newSequence(req, pending)
 	for s.send(&msg) {
 		msg, ok, err = m.Next(req.NextFor, msg.Seq+1)
 		if err != nil {
@@ -127,7 +136,11 @@ func (w *answer) batch(m *stream.Stream, req *api.MsgGetRequest) {
 func (w *answer) multiLast(m *stream.Stream, req *api.MsgGetRequest) {
 	upTo := req.UpToSeq
 	if req.UpToTime != nil {
-		upTo = m.SeqAtTime(*req.UpToTime)
+		var err error
+		if upTo, err = m.SeqAtTime(*req.UpToTime); err != nil {
+			w.broken(err)
+			return
+		}
 		if upTo <= 1 {
 			w.status(statusNoResults)
 			return
@@ -137,6 +150,10 @@ func (w *answer) multiLast(m *stream.Stream, req *api.MsgGetRequest) {
 	seqs, bound, err := m.MultiLast(req.MultiLast, upTo, multiLastMax)
 	if errors.Is(err, stream.ErrTooMany) {
 		w.status(statusTooMany)
+		return
+	}
+	if err != nil {
+		w.broken(err)
 		return
 	}
 	for len(seqs) > 0 && seqs[0] < req.Seq {

@@ -35,8 +35,7 @@ func (c *call) msgGetHere(cs *cluster.Stream, req *api.MsgGetRequest) {
 		msg, ok, err := lookup(m, req)
 		switch {
 		case err != nil:
-			c.svc.log.Error("read a message of stream " + cs.Account() + " > " + cs.Name() + ": " + err.Error())
-			c.refuse(api.ErrStreamOffline)
+			c.broken(cs, err)
 		case !ok:
 			c.refuse(api.ErrNoMessageFound)
 		default:
@@ -68,7 +67,10 @@ func conflicting(r *api.MsgGetRequest) bool {
 func lookup(m *stream.Stream, r *api.MsgGetRequest) (storage.Message, bool, error) {
 	from := r.Seq
 	if r.StartTime != nil {
-		from = m.SeqAtTime(*r.StartTime)
+		var err error
+		if from, err = m.SeqAtTime(*r.StartTime); err != nil {
+			return storage.Message{}, false, err
+		}
 	}
 	switch {
 	case r.LastFor != "":

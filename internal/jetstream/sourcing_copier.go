@@ -125,13 +125,15 @@ func (c *copier) turn() (time.Duration, *api.Error) {
 	if astray, ready := c.ready(origin.Assignment().Group); !ready || astray {
 		return copyRetry, nil
 	}
-	if known, _ := target.SourcePosition(c.key); c.mirror && known != 0 && known != c.group {
+	known, _, failed := target.SourcePosition(c.key)
+	if failed == nil && c.mirror && known != 0 && known != c.group {
 		return copyRetry, stream.ErrOriginReplaced
 	}
-	if !c.aligned {
-		if err := c.align(target, from); err != nil {
-			return copyRetry, api.ErrMirrorConsumerSetup.With(err)
-		}
+	if failed == nil && !c.aligned {
+		failed = c.align(target, from)
+	}
+	if failed != nil {
+		return copyRetry, api.ErrMirrorConsumerSetup.With(failed)
 	}
 	for c.hasRoom() {
 		msgs, through, err := from.page(c.source.Filters(), c.next)
@@ -195,7 +197,10 @@ func (c *copier) ready(group uint64) (astray, ready bool) {
 
 // align finds where to go on.
 func (c *copier) align(target *stream.Stream, from original) error {
-	seq := c.position(target, c.group)
+	seq, err := c.position(target, c.group)
+	if err != nil {
+		return err
+	}
 	c.prev, c.next = seq, seq+1
 	if seq == 0 {
 		c.next = max(c.next, c.source.OptStartSeq)
@@ -212,14 +217,15 @@ func (c *copier) align(target *stream.Stream, from original) error {
 }
 
 // position is how far the origin of that group has been copied.
-func (c *copier) position(target *stream.Stream, group uint64) uint64 {
+func (c *copier) position(target *stream.Stream, group uint64) (uint64, error) {
 	if c.mirror {
-		return target.State().LastSeq
+		return target.State().LastSeq, nil
 	}
-	if origin, seq := target.SourcePosition(c.key); origin == group {
-		return seq
+	origin, seq, err := target.SourcePosition(c.key)
+	if origin != group {
+		seq = 0
 	}
-	return 0
+	return seq, err
 }
 
 // wants tells whether a message is to be copied, as far as the filters do not say it.
@@ -346,6 +352,11 @@ func (c *copier) describe(i *api.StreamSourceInfo) {
 	if target == nil || cs == nil || cs.Machine() == nil {
 		return
 	}
-	seq := c.position(target, cs.Assignment().Group)
-	i.Lag = cs.Machine().CountOf(c.source.Filters(), max(seq+1, c.source.OptStartSeq))
+	seq, err := c.position(target, cs.Assignment().Group)
+	if err != nil {
+		return
+	}
+	if lag, err := cs.Machine().CountOf(c.source.Filters(), max(seq+1, c.source.OptStartSeq)); err == nil {
+		i.Lag = lag
+	}
 }

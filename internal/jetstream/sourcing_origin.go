@@ -48,7 +48,7 @@ func (o nearOrigin) page(filters []string, from uint64) (msgs []storage.Message,
 	return msgs, from - 1, nil
 }
 
-func (o nearOrigin) seqAtTime(t time.Time) (uint64, error) { return o.SeqAtTime(t), nil }
+func (o nearOrigin) seqAtTime(t time.Time) (uint64, error) { return o.SeqAtTime(t) }
 func (o nearOrigin) idle() time.Duration                   { return copyHeartbeat }
 
 // farOrigin is a stream without a replica here: the pages come from a server that has one, which
@@ -164,9 +164,8 @@ func (c *call) givePage(from nearOrigin, q *pageRequest) {
 	var err error
 	if q.Time != nil {
 		r.Through, err = from.seqAtTime(*q.Time)
-	} else {
-		msgs, r.Through, err = from.page(q.Filters, q.From)
-		r.Pending = from.CountOf(q.Filters, r.Through+1)
+	} else if msgs, r.Through, err = from.page(q.Filters, q.From); err == nil {
+		r.Pending, err = from.CountOf(q.Filters, r.Through+1)
 	}
 	if err != nil {
 		c.refuse(api.ErrUnavailable)

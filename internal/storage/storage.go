@@ -138,9 +138,9 @@ type Reader interface {
 	AuxRange(prefix string, fn func(key string, value []byte) bool)
 
 	// Err is the first error that kept a method without an error result from answering: what
-	// it said then ("not there", 0) was not an answer. It stays until the engine is closed, and
-	// Commit fails with it. Who tells a client that something is not there asks Err first. Only
-	// engines that look things up on disk ever have one.
+	// it said then ("not there", 0) was not an answer; or the first damage that a read met. It
+	// stays until the engine is closed or a snapshot has replaced its state, and Commit fails with it. Who tells a client that
+	// something is not there asks Err first.
 	Err() error
 }
 

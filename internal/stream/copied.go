@@ -31,8 +31,9 @@ type Copied struct {
 }
 
 // SourcePosition is how far a source has been copied: which origin, and the sequence there.
-func (s *Stream) SourcePosition(key string) (origin, seq uint64) {
-	return sourcePosition(s.engine, key)
+func (s *Stream) SourcePosition(key string) (origin, seq uint64, err error) {
+	origin, seq = sourcePosition(s.engine, key)
+	return origin, seq, s.engine.Err()
 }
 
 func sourcePosition(r storage.Reader, key string) (origin, seq uint64) {
@@ -83,8 +84,8 @@ func (a *apply) copied(c *copiedParts, r *Result) error {
 		return nil
 	}
 	p.prior, _ = a.tx.Subject(p.name)
-	if r.Err = a.checkRoom(p); r.Err != nil {
-		return nil // Until there is room.
+	if err := a.checkRoom(p, r); err != nil || r.Err != nil {
+		return err // A refusal holds until there is room.
 	}
 	a.advance(c)
 	return a.store(p, r)

@@ -49,7 +49,7 @@ func TestCopiesAreStoredOnceAndInOrder(t *testing.T) {
 	w.wantCopies(w.copies(p, 8, [2]uint64{0, 2}), 3)
 	w.restart()
 	w.wantCopies(w.copies(o, 7, [2]uint64{2, 3}, [2]uint64{3, 9}), 0, 4)
-	if origin, seq := w.s.SourcePosition(o); origin != 7 || seq != 9 {
+	if origin, seq, err := w.s.SourcePosition(o); err != nil || origin != 7 || seq != 9 {
 		t.Fatalf("copied up to %d of %d", seq, origin)
 	}
 	// A later origin of the same name begins anew; what is left of the old one is refused.

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,41 +28,45 @@ func (s *Stream) NextDeadline() (at int64, ok bool) {
 }
 
 // nextDeadline finds it in the state that r shows.
-func (s *Stream) nextDeadline(r storage.Reader, set *settings) int64 {
+func (s *Stream) nextDeadline(r storage.Reader, set *settings) (int64, error) {
 	var at int64
 	if _, expires, ok := r.NextExpiry(); ok {
 		at = expires
 	}
 	if set == nil || set.Config.MaxAge <= 0 {
-		return at
+		return at, nil
 	}
-	if head, ok := s.oldestAging(r); ok {
+	head, ok, err := s.oldestAging(r)
+	if ok {
 		if aged := head.time + int64(set.Config.MaxAge); at == 0 || aged < at {
 			at = aged
 		}
 	}
-	return at
+	return at, err
 }
 
 // oldestAging finds the oldest message that can expire by age.
-func (s *Stream) oldestAging(r storage.Reader) (ageHead, bool) {
+func (s *Stream) oldestAging(r storage.Reader) (head ageHead, ok bool, err error) {
 	st := r.State()
 	if st.Msgs == 0 {
-		return ageHead{}, false
+		return ageHead{}, false, nil
 	}
 	from := max(s.ageHead.seq, st.FirstSeq)
 	for {
 		seq, _, ok := r.NextSeq(nil, from)
 		if !ok {
-			return ageHead{}, false
+			return ageHead{}, false, r.Err()
 		}
 		if seq == s.ageHead.seq {
-			return s.ageHead, true
+			return s.ageHead, true, nil
 		}
 		m, err := r.Load(seq)
-		if err == nil && m.Expires != storage.NeverExpires {
+		if err != nil {
+			return ageHead{}, false, fmt.Errorf("stream: find the oldest message: load message %d: %w", seq, err)
+		}
+		if m.Expires != storage.NeverExpires {
 			s.ageHead = ageHead{seq, m.Time}
-			return s.ageHead, true
+			return s.ageHead, true, nil
 		}
 		from = seq + 1
 	}
@@ -91,9 +96,9 @@ func (a *apply) expire(r *Result) error {
 	}
 	now := a.stamp
 	for n := 0; n < expireMax; n++ {
-		seq, ok := a.nextExpired(now)
-		if !ok {
-			return nil
+		seq, ok, err := a.nextExpired(now)
+		if !ok || err != nil {
+			return err
 		}
 		if err := a.expireOne(seq); err != nil {
 			return err
@@ -104,22 +109,21 @@ func (a *apply) expire(r *Result) error {
 }
 
 // nextExpired finds a message whose time has come.
-func (a *apply) nextExpired(now int64) (seq uint64, ok bool) {
+func (a *apply) nextExpired(now int64) (seq uint64, ok bool, err error) {
 	if seq, at, ok := a.tx.NextExpiry(); ok && at <= now {
-		return seq, true
+		return seq, true, nil
 	}
-	if a.set.Config.MaxAge > 0 {
-		if head, ok := a.s.oldestAging(a.tx); ok && head.time+int64(a.set.Config.MaxAge) <= now {
-			return head.seq, true
-		}
+	if a.set.Config.MaxAge <= 0 {
+		return 0, false, nil
 	}
-	return 0, false
+	head, ok, err := a.s.oldestAging(a.tx)
+	return head.seq, ok && head.time+int64(a.set.Config.MaxAge) <= now, err
 }
 
 func (a *apply) expireOne(seq uint64) error {
 	_, subj, ok := a.tx.NextSeq(nil, seq)
 	if !ok {
-		return fmt.Errorf("stream: message %d is to expire but is not there", seq)
+		return errors.Join(a.tx.Err(), fmt.Errorf("stream: message %d is to expire but is not there", seq))
 	}
 	marked := false
 	if a.set.Config.SubjectDeleteMarkerTTL > 0 {

@@ -81,8 +81,16 @@ func (s *Stream) load() error {
 		return err
 	}
 	s.ageHead = ageHead{}
-	s.deadline.Store(s.nextDeadline(s.engine, s.settings.Load()))
-	return s.consumers.Load(s.engine)
+	deadline, err := s.nextDeadline(s.engine, s.settings.Load())
+	if err != nil {
+		return err
+	}
+	s.deadline.Store(deadline)
+	if err := s.consumers.Load(s.engine); err != nil {
+		return err
+	}
+	// A record that could not be read is not one that is missing.
+	return s.engine.Err()
 }
 
 // newSettings derives what a configuration implies.
@@ -129,7 +137,8 @@ func (s *Stream) Created() time.Time {
 	return time.Time{}
 }
 
-// Apply executes the commands of one log entry. See replica.Machine.
+// Apply executes the commands of one log entry. See replica.Machine. A verdict that rests on a read
+// that failed goes nowhere: such a change can not be committed.
 func (s *Stream) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any, error) {
 	a := &apply{s: s, tx: s.engine.Begin(), stamp: stamp, set: s.settings.Load()}
 	s.events = s.events[:0]
@@ -143,7 +152,11 @@ func (s *Stream) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any,
 		}
 	}
 	a.prune()
-	deadline := s.nextDeadline(a.tx, a.set)
+	deadline, err := s.nextDeadline(a.tx, a.set)
+	if err != nil {
+		a.tx.Discard()
+		return nil, err
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -55,8 +55,8 @@ func (a *apply) mirrored(m *mirroredParts, r *Result) error {
 	missing := len(m.subject) == 0 || a.isTooLarge(p)
 	if !missing {
 		p.prior, _ = a.tx.Subject(p.name)
-		if r.Err = a.checkRoom(p); r.Err != nil {
-			return nil // Until there is room.
+		if err := a.checkRoom(p, r); err != nil || r.Err != nil {
+			return err // A refusal holds until there is room.
 		}
 	}
 	if origin == 0 {

@@ -39,14 +39,18 @@ type observers struct {
 
 // Observe registers o for the messages that match one of the filters (none: every message) and
 // calls create, in the same moment, with the state that o's first event will follow. create may
-// read r but not keep it.
-func (s *Stream) Observe(o Observer, filters []string, create func(r storage.Reader)) {
+// read r but not keep it. With an error o is not registered, and what create has read is worthless.
+func (s *Stream) Observe(o Observer, filters []string, create func(r storage.Reader)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if create != nil {
 		create(s.engine)
 	}
+	if err := s.engine.Err(); err != nil {
+		return err
+	}
 	s.observers.add(o, filters)
+	return nil
 }
 
 // Unobserve ends o's registration; no call is made to o afterwards.
@@ -58,11 +62,12 @@ func (s *Stream) Unobserve(o Observer) {
 
 // View runs fn while no change takes effect: what fn reads in several steps belongs together, and
 // observers are not called meanwhile. Several views run at the same time. fn must be short and
-// must not call back into the Stream.
-func (s *Stream) View(fn func(r storage.Reader)) {
+// must not call back into the Stream. With an error what fn has read is worthless.
+func (s *Stream) View(fn func(r storage.Reader)) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	fn(s.engine)
+	return s.engine.Err()
 }
 
 func (s *observers) add(o Observer, filters []string) {

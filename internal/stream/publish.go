@@ -52,8 +52,8 @@ func (a *apply) publish(parts publishParts, r *Result) error {
 	if r.Err = a.checkExpectations(p); r.Err != nil {
 		return nil
 	}
-	if r.Err = a.checkRoom(p); r.Err != nil {
-		return nil
+	if err := a.checkRoom(p, r); err != nil || r.Err != nil {
+		return err
 	}
 	return a.store(p, r)
 }
@@ -168,38 +168,48 @@ func (a *apply) lastOn(p *publish) uint64 {
 
 // checkRoom refuses what does not fit, where the policy is to discard new messages. An entry that
 // makes room for itself, by history or rollup, fits.
-func (a *apply) checkRoom(p *publish) *api.Error {
+func (a *apply) checkRoom(p *publish, r *Result) error {
 	c := &a.set.Config
 	size := storage.RecordSize(len(p.name), len(p.header), len(p.data))
 	if c.MaxBytes > 0 && size > uint64(c.MaxBytes) {
 		// Storing it would remove everything, this message included.
-		return api.ErrStoreFailed.With("maximum bytes exceeded")
+		r.Err = api.ErrStoreFailed.With("maximum bytes exceeded")
+		return nil
 	}
 	if c.Discard != api.DiscardNew {
 		return nil
 	}
 	full := c.MaxMsgsPerSubject > 0 && p.prior.Msgs >= uint64(c.MaxMsgsPerSubject)
 	if full && c.DiscardNewPerSubject && p.rollup == rollupNone {
-		return api.ErrStoreFailed.With("maximum messages per subject exceeded")
+		r.Err = api.ErrStoreFailed.With("maximum messages per subject exceeded")
+		return nil
 	}
 	st := a.tx.State()
 	evicts := full || p.rollup == rollupAll || p.rollup == rollupSubject && p.prior.Msgs > 0
 	if c.MaxMsgs > 0 && st.Msgs >= uint64(c.MaxMsgs) && !evicts {
-		return api.ErrStoreFailed.With("maximum messages exceeded")
+		r.Err = api.ErrStoreFailed.With("maximum messages exceeded")
+		return nil
 	}
-	if c.MaxBytes > 0 && st.Bytes+size > uint64(c.MaxBytes) {
-		over := st.Bytes + size - uint64(c.MaxBytes)
-		if !evicts || a.freedBy(p, full, over) < over {
-			return api.ErrStoreFailed.With("maximum bytes exceeded")
+	if c.MaxBytes <= 0 || st.Bytes+size <= uint64(c.MaxBytes) {
+		return nil
+	}
+	over, freed := st.Bytes+size-uint64(c.MaxBytes), uint64(0)
+	if evicts {
+		var err error
+		if freed, err = a.freedBy(p, full, over); err != nil {
+			return err
 		}
+	}
+	if freed < over {
+		r.Err = api.ErrStoreFailed.With("maximum bytes exceeded")
 	}
 	return nil
 }
 
 // freedBy is how many bytes the message removes by history or rollup, counted as far as enough.
-func (a *apply) freedBy(p *publish, full bool, enough uint64) (freed uint64) {
+func (a *apply) freedBy(p *publish, full bool, enough uint64) (freed uint64, err error) {
 	if p.rollup == rollupAll {
-		return a.tx.State().Bytes
+		return a.tx.State().Bytes, nil
 	}
 	evicted := p.prior.Msgs
 	if p.rollup == rollupNone {
@@ -213,12 +223,15 @@ func (a *apply) freedBy(p *publish, full bool, enough uint64) (freed uint64) {
 			return false
 		}
 		evicted--
-		if m, err := a.tx.Load(seq); err == nil {
-			freed += m.Size()
+		var m storage.Message
+		if m, err = a.tx.Load(seq); err != nil {
+			err = fmt.Errorf("stream: load message %d: %w", seq, err)
+			return false
 		}
+		freed += m.Size()
 		return true
 	})
-	return freed
+	return freed, err
 }
 
 // store writes the message, with all that follows from it.

@@ -102,7 +102,10 @@ func checkLimits(t *testing.T, w *world) {
 			t.Errorf("%d bytes, at most %d are allowed", st.Bytes, c.MaxBytes)
 		}
 	}
-	details, total := w.s.Describe(Details{SubjectsFilter: ">", Limit: 1000, Deleted: true})
+	details, total, err := w.s.Describe(Details{SubjectsFilter: ">", Limit: 1000, Deleted: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if uint64(total) != st.NumSubjects || uint64(len(details.Deleted)) != st.NumDeleted {
 		t.Errorf("details %+v do not fit the state %+v", details, st)
 	}

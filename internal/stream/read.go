@@ -12,7 +12,11 @@ import (
 )
 
 // The reads below may be called by any goroutine. Each one sees the stream at one moment, except
-// where said otherwise. ok is false if there is no such message; an error is damage.
+// where said otherwise. ok is false if there is no such message; an error says that the engine could
+// not tell, and what comes with it is no answer.
+
+// Err is the first error that kept the engine from answering, or nil. See storage.Reader.
+func (s *Stream) Err() error { return s.engine.Err() }
 
 // Get returns the message with that sequence.
 func (s *Stream) Get(seq uint64) (m storage.Message, ok bool, err error) {
@@ -31,7 +35,7 @@ func (s *Stream) Last(filter string) (m storage.Message, ok bool, err error) {
 			seq = st.Last
 		}
 		if !ok {
-			return m, false, nil
+			return m, false, s.engine.Err()
 		}
 		m, ok, err = found(s.engine.Load(seq))
 		if ok || err != nil {
@@ -51,7 +55,7 @@ func (s *Stream) NextOf(filters []string, from uint64) (m storage.Message, ok bo
 	for {
 		seq, _, there := s.engine.NextSeq(filters, from)
 		if !there {
-			return m, false, nil
+			return m, false, s.engine.Err()
 		}
 		m, ok, err = found(s.engine.Load(seq))
 		if ok || err != nil {
@@ -62,16 +66,18 @@ func (s *Stream) NextOf(filters []string, from uint64) (m storage.Message, ok bo
 }
 
 // SeqAtTime returns the first sequence stored at or after t.
-func (s *Stream) SeqAtTime(t time.Time) uint64 { return s.engine.SeqAtTime(t.UnixNano()) }
+func (s *Stream) SeqAtTime(t time.Time) (uint64, error) {
+	return s.engine.SeqAtTime(t.UnixNano()), s.engine.Err()
+}
 
 // Count returns the number of messages at or above from whose subject matches the filter.
-func (s *Stream) Count(filter string, from uint64) uint64 {
-	return s.engine.Count(filterList(filter), from, false)
+func (s *Stream) Count(filter string, from uint64) (uint64, error) {
+	return s.CountOf(filterList(filter), from)
 }
 
 // CountOf is Count for any number of filters.
-func (s *Stream) CountOf(filters []string, from uint64) uint64 {
-	return s.engine.Count(filters, from, false)
+func (s *Stream) CountOf(filters []string, from uint64) (uint64, error) {
+	return s.engine.Count(filters, from, false), s.engine.Err()
 }
 
 func found(m storage.Message, err error) (storage.Message, bool, error) {
@@ -94,7 +100,7 @@ var ErrTooMany = errors.New("stream: too many subjects match")
 // MultiLast lists, in ascending order, the newest sequence at or below upTo (0: no bound) of every
 // subject that matches a filter, and returns the bound that was used.
 func (s *Stream) MultiLast(filters []string, upTo uint64, limit int) (seqs []uint64, bound uint64, err error) {
-	s.View(func(r storage.Reader) {
+	failed := s.View(func(r storage.Reader) {
 		bound = r.State().LastSeq
 		if upTo != 0 && upTo < bound {
 			bound = upTo
@@ -115,6 +121,9 @@ func (s *Stream) MultiLast(filters []string, upTo uint64, limit int) (seqs []uin
 			return true
 		})
 	})
+	if failed != nil {
+		return nil, 0, failed
+	}
 	slices.Sort(seqs)
 	return seqs, bound, err
 }
@@ -154,8 +163,8 @@ type Details struct {
 const deletedMax = 500_000
 
 // Describe is State with details; total is the number of subjects that match.
-func (s *Stream) Describe(d Details) (state api.StreamState, total int) {
-	s.View(func(r storage.Reader) {
+func (s *Stream) Describe(d Details) (state api.StreamState, total int, err error) {
+	err = s.View(func(r storage.Reader) {
 		st := r.State()
 		state = stateOf(st)
 		if d.SubjectsFilter != "" {
@@ -172,7 +181,7 @@ func (s *Stream) Describe(d Details) (state api.StreamState, total int) {
 			state.Deleted = gaps(r, st)
 		}
 	})
-	return state, total
+	return state, total, err
 }
 
 // gaps lists the sequences between the first and the last one that have no message.

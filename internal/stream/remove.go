@@ -148,7 +148,7 @@ func (a *apply) delete(d Delete, r *Result) error {
 		return nil
 	}
 	seq, subj, ok := a.tx.NextSeq(nil, d.Seq)
-	if !ok || seq != d.Seq {
+	if !ok || seq != d.Seq { // Commit fails if it could not be told.
 		r.Err = api.ErrSequenceNotFound.With(d.Seq)
 		return nil
 	}

@@ -42,7 +42,9 @@ func newWorld(t testing.TB) *world {
 // watch registers the observer whose books are compared with a count after every change.
 func (w *world) watch() {
 	w.counter = &counter{t: w.t, messages: make(map[uint64]string)}
-	w.s.Observe(w.counter, nil, w.counter.Replaced)
+	if err := w.s.Observe(w.counter, nil, w.counter.Replaced); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) apply(commands ...[]byte) []*Result {

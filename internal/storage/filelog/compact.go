@@ -43,7 +43,7 @@ func (e *Engine) Compact() (more bool, err error) {
 		from := e.victim.at
 		done, err := e.compact(e.victim)
 		if err != nil {
-			return false, err
+			return false, e.noted(err)
 		}
 		looked += e.victim.at - from
 		if done {

@@ -43,6 +43,7 @@ type Engine struct {
 	durable atomic.Pointer[storage.Applied]
 	dirty   atomic.Int64
 	closed  atomic.Bool
+	damage  atomic.Pointer[storage.CorruptError] // the first that a read met
 
 	// work is held by Checkpoint, Compact, snapshots, Verify and Close, each from begin to end.
 	// It guards what follows.
@@ -174,7 +175,7 @@ func (e *Engine) Load(seq uint64) (storage.Message, error) {
 	for {
 		m, err := e.View().Load(seq)
 		if err != errGone {
-			return m, err
+			return m, e.noted(err)
 		}
 		// The message was moved, and its old file given up, after we took the view: there is a
 		// newer one.
@@ -182,6 +183,24 @@ func (e *Engine) Load(seq uint64) (storage.Message, error) {
 			return m, errClosed
 		}
 	}
+}
+
+// Err implements storage.Reader. What an answer is made of lies in memory, but for the messages: an
+// engine that has met a damaged one is not to go on as if nothing were.
+func (e *Engine) Err() error {
+	if corrupt := e.damage.Load(); corrupt != nil {
+		return corrupt
+	}
+	return nil
+}
+
+// noted remembers damage that a read met.
+func (e *Engine) noted(err error) error {
+	var corrupt *storage.CorruptError
+	if err != nil && errors.As(err, &corrupt) {
+		e.damage.CompareAndSwap(nil, corrupt)
+	}
+	return err
 }
 
 // Durable implements storage.Engine: the position of the last checkpoint.

@@ -24,7 +24,7 @@ func (e *Engine) Scan(filters []string, from uint64, want int, fn func(m *storag
 			return !done
 		})
 		if err != errGone || done {
-			return err
+			return e.noted(err)
 		}
 		if e.closed.Load() {
 			return errClosed

@@ -19,7 +19,7 @@ func (e *Engine) WriteSnapshot(w io.Writer) (storage.Applied, error) {
 		return storage.Applied{}, errClosed
 	}
 	v := e.View()
-	return v.Applied(), v.WriteSnapshot(w, v.read)
+	return v.Applied(), e.noted(v.WriteSnapshot(w, v.read))
 }
 
 // InstallSnapshot implements storage.Engine. The new state is built beside the old one, in new
@@ -112,6 +112,7 @@ func (e *Engine) become(fresh *Engine) error {
 	e.victim, e.moving = nil, nil
 	e.durable.Store(fresh.durable.Load())
 	e.dirty.Store(0)
+	e.damage.Store(nil) // What was damaged is no longer a part of the state.
 	return err
 }
 

@@ -2,6 +2,7 @@ package filelog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -116,6 +117,15 @@ func (t *tx) grow(n int) {
 	t.written += int64(n)
 }
 
+// Err implements storage.Reader.
+func (t *tx) Err() error { return t.e.Err() }
+
+// Load implements storage.Reader.
+func (t *tx) Load(seq uint64) (storage.Message, error) {
+	m, err := t.view.Load(seq)
+	return m, t.e.noted(err)
+}
+
 // Remove implements storage.Tx.
 func (t *tx) Remove(seq uint64) (bool, error) {
 	_, ok := t.remove(seq)
@@ -165,7 +175,7 @@ func (t *tx) DeleteAux(key string) {
 // Commit implements storage.Tx.
 func (t *tx) Commit(at storage.Applied) error {
 	e := t.e
-	if err := e.dir.failed(); err != nil {
+	if err := errors.Join(e.dir.failed(), e.Err()); err != nil {
 		t.Discard()
 		return err
 	}

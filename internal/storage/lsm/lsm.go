@@ -421,6 +421,7 @@ func (e *Engine) InstallSnapshot(r io.Reader) error {
 	e.durable.Unlock()
 	e.dirty.Store(0)
 	e.erased = false
+	e.err.Store(nil) // What could not be read is no longer a part of the state.
 	return nil
 }
 
