@@ -75,7 +75,7 @@ func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now ti
 	s.maint.Lock()
 	defer s.maint.Unlock()
 	l := s.local.Load()
-	if l == nil || l.closed {
+	if l == nil || l.closed || !c.checkEngine(s, l) {
 		return
 	}
 	if c.due(l.engine, since, now) {

@@ -119,10 +119,10 @@ func (c *Cluster) openLocal(s *Stream) (err error) {
 	}
 	store, err := c.store(l.kind)
 	if err != nil {
-		return err
+		return c.refusedBy(l, len(a.Members()), err)
 	}
 	if l.engine, err = store.Open(l.name, storage.Options{Compress: a.Config.Compression == api.S2Compression}); err != nil {
-		return fmt.Errorf("open its storage: %w", err)
+		return c.refusedBy(l, len(a.Members()), err)
 	}
 	var begin replica.Entry
 	if a.Founded(self.ID) {

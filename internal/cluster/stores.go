@@ -22,10 +22,17 @@ const (
 	storeRocks                   // storage: rocksdb, opened when the first stream asks for it
 )
 
+// The directories of the stores, below that of the server.
+const (
+	metaDir    = "meta"
+	streamsDir = "streams"
+	rocksDir   = "rocksdb"
+)
+
 // openStores opens every kind of store below dir.
 func openStores(fsys vfs.FS, dir string) (map[storeKind]storage.Store, error) {
 	stores := map[storeKind]storage.Store{storeMemory: memory.NewStore()}
-	for kind, sub := range map[storeKind]string{storeMeta: "meta", storeFile: "streams"} { // order: independent opens
+	for kind, sub := range map[storeKind]string{storeMeta: metaDir, storeFile: streamsDir} { // order: independent opens
 		s, err := filelog.OpenStore(fsys, filepath.Join(dir, sub))
 		if err != nil {
 			return nil, err
@@ -40,7 +47,7 @@ func (c *Cluster) store(kind storeKind) (storage.Store, error) {
 	if s := c.stores[kind]; s != nil {
 		return s, nil
 	}
-	s, err := lsm.OpenStore(c.opts.FS, filepath.Join(c.opts.Dir, "rocksdb"), lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }))
+	s, err := lsm.OpenStore(c.opts.FS, filepath.Join(c.opts.Dir, rocksDir), lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }))
 	if err != nil {
 		return nil, fmt.Errorf("open the database of rocksdb buckets: %w", err)
 	}

@@ -42,6 +42,7 @@ type local struct {
 	kind    storeKind
 	name    string // of the engine
 	closed  bool   // under maint
+	told    bool   // that it is out of service; under maint
 }
 
 // Account and Name tell which stream this is.

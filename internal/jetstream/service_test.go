@@ -22,7 +22,7 @@ import (
 // file system in memory.
 type server struct {
 	t       testing.TB
-	fs      *vfs.MemFS
+	fs      vfs.FS
 	opts    Options
 	service *Service
 	cluster *cluster.Cluster
@@ -36,7 +36,11 @@ type server struct {
 type message struct{ subject, reply, header, data string }
 
 func startServer(t testing.TB, change func(*Options)) *server {
-	s := &server{t: t, fs: vfs.NewCrashableMem(), inbox: make(chan message, 1<<16)}
+	return startServerOn(t, vfs.NewCrashableMem(), change)
+}
+
+func startServerOn(t testing.TB, fs vfs.FS, change func(*Options)) *server {
+	s := &server{t: t, fs: fs, inbox: make(chan message, 1<<16)}
 	s.opts = Options{
 		Version: "2.11.0",
 		Account: func(name string) (api.AccountLimits, bool) { return api.Unlimited, name != "OFF" },

@@ -210,6 +210,10 @@ func (r *Replica) step(m *pb.Message) {
 	}
 }
 
+// Fail stops the replica because of something that its owner has seen of the machine. Owner only (use
+// Shard.Call).
+func (r *Replica) Fail(err error) { r.fail(err) }
+
 // fail stops the replica: its machine or its log cannot be trusted any more. The evidence stays.
 func (r *Replica) fail(err error) {
 	if r.failed != nil {
