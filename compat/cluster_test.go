@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,13 +153,49 @@ func (p *pinned) bucketFromEveryServer(t *testing.T, replicas int) {
 		}
 	}
 	must(t, p.js[2].DeleteKeyValue(ctx, name))
-	// A server without a replica may hear of it a moment later.
-	for ctx.Err() == nil {
-		if _, err := p.js[0].KeyValue(ctx, name); errors.Is(err, jetstream.ErrBucketNotFound) {
-			return
+}
+
+// Once a bucket is deleted no server shows it any more or takes anything for it.
+func TestClusterDeleteIsSeenAtOnce(t *testing.T) {
+	p := newPinned(t, 3)
+	ctx := testContext(t)
+	for round := range 12 {
+		from := round % 3
+		cfg := jetstream.KeyValueConfig{Bucket: "b", Replicas: 3}
+		if round%2 == 0 { // A single replica, on another server.
+			cfg.Replicas, cfg.Placement = 1, &jetstream.Placement{Tags: []string{fmt.Sprint("n", (from+1)%3)}}
 		}
+		_, err := p.js[from].CreateKeyValue(ctx, cfg)
+		must(t, err)
+		var kvs []jetstream.KeyValue
+		for _, js := range p.js {
+			kv, err := js.KeyValue(ctx, "b")
+			must(t, err)
+			kvs = append(kvs, kv)
+		}
+		_, err = kvs[from].Put(ctx, "k", []byte("v"))
+		must(t, err)
+		must(t, p.js[from].DeleteKeyValue(ctx, "b"))
+		var all sync.WaitGroup
+		for j, js := range p.js {
+			all.Go(func() {
+				if _, err := js.KeyValue(ctx, "b"); !errors.Is(err, jetstream.ErrBucketNotFound) {
+					t.Errorf("round %d, %d replicas: server %d finds the deleted bucket: %v", round, cfg.Replicas, j, err)
+				}
+			})
+			all.Go(func() {
+				if e, err := kvs[j].Get(ctx, "k"); err == nil {
+					t.Errorf("round %d, %d replicas: server %d still has %q of the deleted bucket", round, cfg.Replicas, j, e.Value())
+				}
+			})
+			all.Go(func() {
+				if revision, err := kvs[j].Put(ctx, "k", nil); err == nil {
+					t.Errorf("round %d, %d replicas: server %d put something into the deleted bucket, at %d", round, cfg.Replicas, j, revision)
+				}
+			})
+		}
+		all.Wait()
 	}
-	t.Fatal("the bucket is still there after its delete")
 }
 
 // A durable pull consumer is made, used, described and deleted from any server, and goes on without

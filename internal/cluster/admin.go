@@ -72,21 +72,39 @@ func (c *Cluster) change(command []byte, done func(*Stream, *meta.Result, error)
 	}))
 }
 
-// DeleteStream deletes a stream with all it holds. done is called when it is gone from this server.
-func (c *Cluster) DeleteStream(account, name string, done func(error)) {
+// DeleteStream deletes a stream with all it holds. done is called when it is gone from this server,
+// with the stream as it was.
+func (c *Cluster) DeleteStream(account, name string, done func(was *meta.Stream, err error)) {
 	command := meta.Encode(meta.KindDeleteStream, &meta.DeleteStream{Account: account, Name: name})
 	c.ProposeMeta(command, WaiterFunc(func(result any, err error) {
 		if err != nil {
-			done(err)
+			done(nil, err)
 			return
 		}
 		r := result.(*meta.Result)
 		if r.Err != nil {
-			done(r.Err)
+			done(nil, r.Err)
 			return
 		}
-		c.await(meta.Key{Account: account, Name: name}, &readyWait{group: r.Group, done: func(_ *Stream, err error) { done(err) }})
+		c.AwaitGone(r.Stream, func(err error) {
+			if err != nil {
+				err = ErrUnknown // It is decided, but not seen.
+			}
+			done(r.Stream, err)
+		})
 	}))
+}
+
+// AwaitGone calls done(nil) once a stream that was deleted is gone from this server.
+func (c *Cluster) AwaitGone(was *meta.Stream, done func(error)) {
+	c.ReadMeta(func(err error) {
+		if err != nil {
+			done(err)
+			return
+		}
+		k := meta.Key{Account: was.Account, Name: was.Config.Name}
+		c.await(k, &readyWait{group: was.Group, done: func(_ *Stream, err error) { done(err) }})
+	})
 }
 
 // await registers w and looks at once whether it is fulfilled already.

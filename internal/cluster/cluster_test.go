@@ -181,7 +181,7 @@ func TestDeletedStreamLeavesNothing(t *testing.T) {
 			t.Fatalf("round %d: %+v %v", round, r, err)
 		}
 		if _, err := call(t, func(done func(any, error)) {
-			c.DeleteStream("$G", "KV_b", func(err error) { done(nil, err) })
+			c.DeleteStream("$G", "KV_b", func(_ *meta.Stream, err error) { done(nil, err) })
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -251,6 +251,8 @@ func TestEveryStorageServes(t *testing.T) {
 }
 
 func deleteStream(t *testing.T, c *Cluster, name string) error {
-	_, err := call(t, func(done func(any, error)) { c.DeleteStream("$G", name, func(err error) { done(nil, err) }) })
+	_, err := call(t, func(done func(any, error)) {
+		c.DeleteStream("$G", name, func(_ *meta.Stream, err error) { done(nil, err) })
+	})
 	return err
 }

@@ -274,11 +274,14 @@ func (c *call) read(cs *cluster.Stream, fn func(*stream.Stream)) {
 		if err == nil && m == nil {
 			err = cluster.ErrUnavailable
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			c.later(func() { fn(m) })
+		case cs.Gone():
+			c.again()
+		default:
 			c.refuse(api.ErrUnavailable) // A read has no effect: it is safe to say so, whatever happened.
-			return
 		}
-		c.later(func() { fn(m) })
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/cluster"
+	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/stream"
 )
 
@@ -131,17 +132,17 @@ func (c *call) describe(cs *cluster.Stream) *api.StreamInfo {
 	return info
 }
 
-// streamDelete deletes a stream and all that is in it.
+// streamDelete deletes a stream and all that is in it. Who hears that it is deleted finds it nowhere.
 func (c *call) streamDelete() {
 	if !c.empty() {
 		return
 	}
-	c.svc.cluster.DeleteStream(c.account.broker.Name(), c.name(), func(err error) {
+	c.svc.cluster.DeleteStream(c.account.broker.Name(), c.name(), func(was *meta.Stream, err error) {
 		if err != nil {
 			c.failed(err)
 			return
 		}
-		c.success()
+		c.untilGone(was, c.success)
 	})
 }
 

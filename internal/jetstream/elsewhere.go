@@ -338,10 +338,10 @@ func (e *elsewhere) receiveDirect(_ uint64, payload []byte) error {
 	if s[4] != "" {
 		m.Header = []byte(s[4])
 	}
-	if cs := e.cluster.Stream(s[0], s[1]); cs != nil {
-		e.svc.serveDirect(cs, m)
-		out.Flush()
+	if cs := e.cluster.Stream(s[0], s[1]); cs == nil || !e.svc.serveDirect(cs, m) {
+		m.Account.Publish(&out, m.Reply, "", []byte("NATS/1.0 "+statusUnavailable+"\r\n\r\n"), nil)
 	}
+	out.Flush()
 	return nil
 }
 

@@ -213,22 +213,22 @@ func (d *direct) orElsewhere(fn func(*broker.Msg)) func(*broker.Msg) {
 	}
 }
 
-// serveDirect answers a direct get that another server sent here.
-func (s *Service) serveDirect(cs *cluster.Stream, m *broker.Msg) {
+// serveDirect answers a direct get that another server sent here, and tells whether it can.
+func (s *Service) serveDirect(cs *cluster.Stream, m *broker.Msg) bool {
 	h := s.of(cs)
-	if h == nil {
-		return
+	if h == nil || cs.Machine() == nil {
+		return false
 	}
 	for _, p := range h.parts {
 		d, ok := p.(*direct)
 		switch {
 		case !ok:
-		case cs.Machine() == nil:
-			(&answer{d, m.Out, m.Reply}).status(statusUnavailable)
+			continue
 		case strings.HasPrefix(m.Subject, d.prefix):
 			d.subjectForm(m)
 		default:
 			d.wholeForm(m)
 		}
 	}
+	return true
 }

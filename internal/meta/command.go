@@ -65,9 +65,8 @@ type Limits struct {
 // Result is what applying one command gave.
 type Result struct {
 	Err     *api.Error // refused; nothing was changed
-	Stream  *Stream    // as it is now; nil after a delete
+	Stream  *Stream    // as it is now; after a delete as it was
 	Created bool       // the stream did not exist before
-	Group   uint64     // of a deleted stream
 	Server  *Server    // that joined or was removed
 }
 

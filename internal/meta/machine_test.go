@@ -77,7 +77,7 @@ func TestIDsAreNeverIssuedAgain(t *testing.T) {
 			}
 			seen[id] = true
 		}
-		if r := do(t, m, KindDeleteStream, &DeleteStream{Account: "A", Name: "S"}); r.Err != nil || r.Group != s.Group {
+		if r := do(t, m, KindDeleteStream, &DeleteStream{Account: "A", Name: "S"}); r.Err != nil || r.Stream.Group != s.Group {
 			t.Fatalf("%+v", r)
 		}
 	}

@@ -99,7 +99,7 @@ func (m *Machine) remove(tx storage.Tx, c *DeleteStream) *Result {
 	tx.DeleteAux(auxKey(k))
 	delete(m.mu.streams, k)
 	m.mu.changed = append(m.mu.changed, k)
-	return &Result{Group: s.Group}
+	return &Result{Stream: s}
 }
 
 // fits checks a configuration against the account's other streams and limits.
