@@ -40,12 +40,13 @@ const policy = `
 	broker, cluster < jetstream;
 	broker, cluster < routes;
 	config, jetstream < server < monitor;
+	monitor < system;
 	kv, monitor < console;
 
 	# Tools.
 	wal, stream, ENGINES < inspect;
 	kv, config < cli;
-	console, inspect, cli, routes < cmd/cleat;
+	console, inspect, cli, routes, system < cmd/cleat;
 `
 
 var groups = map[string][]string{

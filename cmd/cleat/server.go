@@ -17,6 +17,7 @@ import (
 	"github.com/cleatkv/cleat/internal/monitor"
 	"github.com/cleatkv/cleat/internal/routes"
 	"github.com/cleatkv/cleat/internal/server"
+	"github.com/cleatkv/cleat/internal/system"
 )
 
 // stopTimeout is how long clients and requests under way may take when the server stops. Service
@@ -47,6 +48,8 @@ type node struct {
 	routes  *routes.Routes     // nil on a single server
 	serving chan struct{}      // closed when streams are served, or the server stops before
 	monitor *monitor.Monitor
+	system  *system.Service
+	reloads chan chan error // requests to read the configuration again
 	ports   ports
 
 	leaving bool           // lame duck mode has begun; of wait alone
@@ -62,6 +65,7 @@ func serve(f *config.Flags, c *config.Config) error {
 	n := &node{
 		flags: f, log: log, start: time.Now(),
 		serving: make(chan struct{}), signals: make(chan os.Signal, 8), fatal: make(chan error, 1), left: make(chan struct{}),
+		reloads: make(chan chan error),
 	}
 	n.configure(c)
 	err = n.run(context.Background())
@@ -192,6 +196,7 @@ func (n *node) startClients() error {
 	n.onStop(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
+		n.system.Stopping()
 		n.handOver(ctx)
 		if n.streams != nil {
 			n.streams.Drain()
@@ -230,6 +235,8 @@ func (n *node) wait(ctx context.Context) error {
 			return err
 		case <-n.left:
 			return nil
+		case done := <-n.reloads:
+			done <- n.reload()
 		case sig := <-n.signals:
 			n.log.Info(fmt.Sprintf("Trapped %q signal", sig))
 			if n.act(ctx, meaning(sig)) {
@@ -292,6 +299,7 @@ func (n *node) leave(ctx context.Context) {
 	n.leaving = true
 	go func() {
 		defer close(n.left)
+		n.system.Leaving()
 		n.handOver(ctx)
 		if err := n.front.LameDuck(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			n.log.Error(fmt.Sprintf("Error in lame duck mode: %v", err))

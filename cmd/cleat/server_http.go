@@ -15,8 +15,11 @@ import (
 	"github.com/cleatkv/cleat/internal/monitor"
 )
 
-// startMonitor opens the monitoring listener, if there shall be one.
+// startMonitor begins to answer operators: those in the system account, and those who come by HTTP if there
+// shall be a listener for them.
 func (n *node) startMonitor() error {
+	n.monitor = monitor.New(n.sources(), n.log.Logger)
+	n.startSystem()
 	c := n.cfg.Load()
 	if !c.Monitor.Enabled() {
 		return nil
@@ -40,7 +43,6 @@ func (n *node) startMonitor() error {
 		return fmt.Errorf("can't listen to the monitor port: %w", err)
 	}
 	n.log.Info(fmt.Sprintf("Starting %s monitor on %s", scheme, l.Addr()))
-	n.monitor = monitor.New(n.sources(), n.log.Logger)
 	n.monitor.Serve(l, t)
 	n.onStop(func() error { return closeHTTP(n.monitor.Close) })
 	n.ports.Monitoring = portURLs(scheme, l.Addr())

@@ -21,6 +21,9 @@ func frontOptions(c *config.Config, op *auth.Operator, log *slog.Logger) (server
 		Port:      c.Port,
 		Advertise: c.ClientAdvertise,
 
+		Tags:     c.ServerTags,
+		Metadata: c.ServerMetadata,
+
 		JetStream:   c.JetStream.Enabled,
 		Domain:      c.JetStream.Domain,
 		NoAdvertise: c.Cluster.NoAdvertise,

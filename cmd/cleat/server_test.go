@@ -297,6 +297,36 @@ func TestServerReload(t *testing.T) {
 	if c := p.connect(nats.UserInfo("c", "d")); c.MaxPayload() != 2000 {
 		t.Errorf("max payload after a refused reload %d", c.MaxPayload())
 	}
+
+	// An operator asks for it by a request, and is told what came of it.
+	const operated = `accounts { $SYS { users: [{user: s, password: s}] } }`
+	writeConfig(t, file, operated+rest)
+	p.signal(syscall.SIGHUP)
+	var sys *nats.Conn
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
+		var err error
+		if sys, err = nats.Connect(p.ports.Nats[0], nats.UserInfo("s", "s")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	defer sys.Close()
+	request := "$SYS.REQ.SERVER." + sys.ConnectedServerId() + ".RELOAD"
+	for _, c := range []struct{ text, wrong string }{{`port: x`, "should be a number"}, {`max_payload: 2500, ` + operated + rest, ""}} {
+		writeConfig(t, file, c.text)
+		m, err := sys.Request(request, nil, startTimeout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refused := strings.Contains(string(m.Data), `"error"`); refused != (c.wrong != "") || !strings.Contains(string(m.Data), c.wrong) {
+			t.Errorf("%s: %s", c.text, m.Data)
+		}
+	}
+	if c := p.connect(); c.MaxPayload() != 2500 {
+		t.Errorf("max payload after a reload by request %d", c.MaxPayload())
+	}
 }
 
 // TestServerSignals are those of log rotation and of leaving; the flag sends them.

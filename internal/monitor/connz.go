@@ -87,15 +87,17 @@ const (
 
 // ConnzQuery chooses what /connz shows.
 type ConnzQuery struct {
-	Sort          string
-	Auth          bool // with who they are
-	Subs          bool
-	SubsDetail    bool
-	Offset, Limit int
-	Cid           uint64 // only this one
-	State         connState
-	User, Account string
-	FilterSubject string // only those with a subscription that could receive it
+	Sort          string    `json:"sort"`
+	Auth          bool      `json:"auth"` // with who they are
+	Subs          bool      `json:"subscriptions"`
+	SubsDetail    bool      `json:"subscriptions_detail"`
+	Offset        int       `json:"offset"`
+	Limit         int       `json:"limit"`
+	Cid           uint64    `json:"cid"` // only this one
+	State         connState `json:"state"`
+	User          string    `json:"user"`
+	Account       string    `json:"acc"`
+	FilterSubject string    `json:"filter_subject"` // only those with a subscription that could receive it
 }
 
 func parseConnzQuery(values url.Values) (ConnzQuery, error) {
@@ -127,10 +129,11 @@ func parseConnzQuery(values url.Values) (ConnzQuery, error) {
 	if q.err != nil {
 		return c, q.err
 	}
-	return c, c.check()
+	return c, c.Check()
 }
 
-func (c *ConnzQuery) check() error {
+// Check returns what is wrong with the question, and fills in what was left out.
+func (c *ConnzQuery) Check() error {
 	if c.Sort == "" {
 		c.Sort = "cid"
 	}

@@ -9,6 +9,7 @@ import (
 // Healthz is /healthz: whether the server can do its work.
 type Healthz struct {
 	Status string        `json:"status"`
+	Code   int           `json:"status_code,omitempty"` // only where there is no HTTP status
 	Error  string        `json:"error,omitempty"`
 	Errors []HealthError `json:"errors,omitempty"`
 }
@@ -25,7 +26,7 @@ type HealthError struct {
 // HealthzQuery is a HealthQuery and how to write the answer.
 type HealthzQuery struct {
 	HealthQuery
-	Details bool
+	Details bool `json:"details"`
 }
 
 func parseHealthzQuery(values url.Values) (HealthzQuery, error) {

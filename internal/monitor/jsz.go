@@ -109,15 +109,18 @@ type RaftGroup struct {
 
 // JszQuery chooses what /jsz shows. Consumers implies Streams, Streams implies Accounts.
 type JszQuery struct {
-	Account                      string
-	Accounts, Streams, Consumers bool
-	DirectConsumers              bool
-	Config                       bool
-	LeaderOnly                   bool // nothing at all unless this server leads the meta group
-	StreamLeaderOnly             bool // only streams this server leads
-	Raft                         bool
-	Digest                       bool // checksums of all that is held: dear
-	Offset, Limit                int
+	Account          string `json:"account"`
+	Accounts         bool   `json:"accounts"`
+	Streams          bool   `json:"streams"`
+	Consumers        bool   `json:"consumer"`
+	DirectConsumers  bool   `json:"direct_consumer"`
+	Config           bool   `json:"config"`
+	LeaderOnly       bool   `json:"leader_only"`        // nothing at all unless this server leads the meta group
+	StreamLeaderOnly bool   `json:"stream_leader_only"` // only streams this server leads
+	Raft             bool   `json:"raft"`
+	Digest           bool   `json:"digest"` // checksums of all that is held: dear
+	Offset           int    `json:"offset"`
+	Limit            int    `json:"limit"`
 }
 
 func parseJszQuery(values url.Values) (JszQuery, error) {
@@ -150,7 +153,7 @@ func (m *Monitor) Jsz(q JszQuery) *Jsz {
 	c, u := m.src.Config(), js.Usage()
 	out.JetStreamStats, out.Config = *jetStreamStats(u), *jetStreamConfig(c, u)
 	out.Limits, out.Meta = jetStreamLimits(c), js.Meta()
-	if q.LeaderOnly && out.Meta != nil && out.Meta.Leader != m.src.ServerName {
+	if q.LeaderOnly && !m.LeadsMeta() {
 		return &Jsz{ID: out.ID, Now: out.Now, Total: 0}
 	}
 	if q.Digest && out.Meta != nil {
@@ -174,6 +177,15 @@ func (m *Monitor) Jsz(q JszQuery) *Jsz {
 		out.Accounts = window(details, q.Offset, limit)
 	}
 	return out
+}
+
+// LeadsMeta tells whether this server leads the meta group, or is the only one.
+func (m *Monitor) LeadsMeta() bool {
+	if m.src.JetStream == nil {
+		return false
+	}
+	meta := m.src.JetStream.Meta()
+	return meta == nil || meta.Leader == m.src.ServerName
 }
 
 // count adds one stream to the totals of this server.

@@ -30,10 +30,11 @@ type Subsz struct {
 
 // SubszQuery chooses what /subsz shows.
 type SubszQuery struct {
-	Subs          bool
-	Account       string
-	Test          string // only those this subject would reach
-	Offset, Limit int
+	Subs    bool   `json:"subscriptions"`
+	Account string `json:"account"`
+	Test    string `json:"test"` // only those this subject would reach
+	Offset  int    `json:"offset"`
+	Limit   int    `json:"limit"`
 }
 
 func parseSubszQuery(values url.Values) (SubszQuery, error) {
@@ -42,10 +43,18 @@ func parseSubszQuery(values url.Values) (SubszQuery, error) {
 		Subs: q.flag("subs"), Offset: q.number("offset"), Limit: q.number("limit"),
 		Account: values.Get("acc"), Test: values.Get("test"),
 	}
-	if q.err == nil && s.Test != "" && !subject.ValidLiteral(s.Test) {
-		q.err = fmt.Errorf("invalid test subject, must be valid publish subject: %s", s.Test)
+	if q.err != nil {
+		return s, q.err
 	}
-	return s, q.err
+	return s, s.Check()
+}
+
+// Check returns what is wrong with the question.
+func (s *SubszQuery) Check() error {
+	if s.Test != "" && !subject.ValidLiteral(s.Test) {
+		return fmt.Errorf("invalid test subject, must be valid publish subject: %s", s.Test)
+	}
+	return nil
 }
 
 // Subsz returns what /subsz shows.
@@ -154,13 +163,17 @@ type DataStats struct {
 
 // AccstatzQuery chooses what /accstatz shows.
 type AccstatzQuery struct {
-	Account string
-	Unused  bool // also accounts nobody is connected to
+	Accounts []string // only these; none stands for all
+	Unused   bool     // also accounts nobody is connected to
 }
 
 func parseAccstatzQuery(values url.Values) (AccstatzQuery, error) {
 	q := queryReader{values: values}
-	return AccstatzQuery{Account: values.Get("acc"), Unused: q.flag("unused")}, q.err
+	out := AccstatzQuery{Unused: q.flag("unused")}
+	if name := values.Get("acc"); name != "" {
+		out.Accounts = []string{name}
+	}
+	return out, q.err
 }
 
 // Accstatz returns what /accstatz shows.
@@ -173,7 +186,7 @@ func (m *Monitor) Accstatz(q AccstatzQuery) *Accstatz {
 	slices.Sort(names)
 	for _, name := range names {
 		a, ok := m.src.Accounts.Account(name)
-		if !ok || (q.Account != "" && name != q.Account) || (a.Connections == 0 && !q.Unused) {
+		if !ok || (len(q.Accounts) > 0 && !slices.Contains(q.Accounts, name)) || (a.Connections == 0 && !q.Unused) {
 			continue
 		}
 		out.Accounts = append(out.Accounts, AccountStat{

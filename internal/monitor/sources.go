@@ -201,9 +201,14 @@ type Health interface {
 type HealthQuery struct {
 	// ServerOnly asks only whether clients can connect, EnabledOnly whether JetStream runs as well,
 	// MetaOnly also whether the meta group has a leader and this server is up to date with it.
-	ServerOnly, EnabledOnly, MetaOnly bool
+	ServerOnly  bool `json:"js-server-only"`
+	EnabledOnly bool `json:"js-enabled-only"`
+	MetaOnly    bool `json:"js-meta-only"`
 
-	Account, Stream, Consumer string // if set, only that one
+	// If set, only that one.
+	Account  string `json:"account"`
+	Stream   string `json:"stream"`
+	Consumer string `json:"consumer"`
 }
 
 // HealthProblem is one thing that is wrong.

@@ -31,6 +31,7 @@ type conn struct {
 	connect wire.ConnectOptions
 	opts    *Options // As of the present turn of the loop.
 	authed  bool     // Bound to an account: operations are welcome.
+	told    bool     // Who watches connections knows of this one.
 	msgsIn  int64    // Of the present turn.
 	bytesIn int64
 
@@ -264,6 +265,7 @@ func (c *conn) cleanup() {
 	c.linger()
 	c.sock.nc.Close()
 	c.in.release()
+	c.tell(false)
 	c.srv.forget(c)
 }
 

@@ -42,6 +42,8 @@ type Options struct {
 	APILevel  int
 	Domain    string
 	Cluster   string // Name of the cluster; empty if there is none.
+	Tags      []string
+	Metadata  map[string]string
 
 	// NoAdvertise keeps the addresses of the cluster's servers from clients.
 	NoAdvertise bool

@@ -147,7 +147,17 @@ func (c *conn) authenticate() bool {
 	c.bind(account, id, broker.Traits{Name: o.Name, Lang: o.Lang, Version: o.Version, Echo: o.Echo,
 		Headers: c.headers(), NoResponders: o.NoResponders && c.headers()})
 	c.authed = true
+	c.tell(true)
 	return true
+}
+
+// tell tells who watches that this connection has come or gone. Many an end was never a beginning.
+func (c *conn) tell(open bool) {
+	if c.srv.watch == nil || c.told == open {
+		return
+	}
+	c.told = open
+	c.srv.watch(c.client.Account().Name(), open, func() ConnInfo { return c.describe(false) })
 }
 
 // bind gives the client its account and rights, after CONNECT or when the configuration changed.

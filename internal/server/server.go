@@ -41,6 +41,8 @@ type Server struct {
 	running sync.WaitGroup // All goroutines of the server.
 	done    chan struct{}  // Closed when Shutdown begins.
 
+	watch func(account string, open bool, describe func() ConnInfo) // Set before Start, or nil.
+
 	total        atomic.Uint64 // Connections ever accepted.
 	slow, stale  atomic.Int64
 	gone         figures // What connections that are gone have moved.
@@ -73,6 +75,12 @@ func newID() string {
 	var b [35]byte
 	rand.Read(b[:])
 	return "N" + base32.StdEncoding.EncodeToString(b[:])[:55]
+}
+
+// WatchConnections has fn called when a client has said who it is, and again when its connection has ended. It must be
+// called before Start. fn runs on the connection's goroutine and must not block.
+func (s *Server) WatchConnections(fn func(account string, open bool, describe func() ConnInfo)) {
+	s.watch = fn
 }
 
 func (s *Server) options() *Options { return s.opts.Load() }

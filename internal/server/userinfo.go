@@ -11,20 +11,8 @@ import (
 const userInfoSubject = "$SYS.REQ.USER.INFO"
 
 type userInfo struct {
-	Server serverInfo `json:"server"`
+	Server ServerInfo `json:"server"`
 	Data   userData   `json:"data"`
-}
-
-type serverInfo struct {
-	Name      string    `json:"name"`
-	Host      string    `json:"host"`
-	ID        string    `json:"id"`
-	Cluster   string    `json:"cluster,omitempty"`
-	Domain    string    `json:"domain,omitempty"`
-	Version   string    `json:"ver"`
-	JetStream bool      `json:"jetstream"`
-	Sequence  uint64    `json:"seq"`
-	Time      time.Time `json:"time"`
 }
 
 type userData struct {
@@ -67,13 +55,10 @@ func (s *Server) serveUserInfo(a *broker.Account) {
 }
 
 func (s *Server) userInfo(client *broker.Client) userInfo {
-	o := s.options()
-	host, _ := s.address()
 	name := client.Account().Name()
 	u := userInfo{
-		Server: serverInfo{Name: o.Name, Host: host, ID: o.ID, Cluster: o.Cluster, Domain: o.Domain, Version: o.Version,
-			JetStream: o.JetStream, Sequence: s.infoSequence.Add(1), Time: time.Now().UTC()},
-		Data: userData{User: client.User(), Account: name, AccountName: name, Permissions: permissionsOf(client.Permissions())},
+		Server: s.Describe(),
+		Data:   userData{User: client.User(), Account: name, AccountName: name, Permissions: permissionsOf(client.Permissions())},
 	}
 	s.mu.Lock()
 	c := s.mu.conns[client.ID()]
@@ -105,4 +90,38 @@ func subjectsOf(s auth.Subjects) *userSubjects {
 		return nil
 	}
 	return &userSubjects{Allow: s.Allow, Deny: s.Deny}
+}
+
+// ServerInfo is how a server names itself in what it tells the system account.
+type ServerInfo struct {
+	Name      string            `json:"name"`
+	Host      string            `json:"host"`
+	ID        string            `json:"id"`
+	Cluster   string            `json:"cluster,omitempty"`
+	Domain    string            `json:"domain,omitempty"`
+	Version   string            `json:"ver"`
+	Tags      []string          `json:"tags,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	JetStream bool              `json:"jetstream"`
+	Flags     uint64            `json:"flags"` // flagJetStream
+	Sequence  uint64            `json:"seq"`
+	Time      time.Time         `json:"time"`
+}
+
+// flagJetStream says that the server has JetStream. The other flags are about how servers of another kind
+// talk to each other.
+const flagJetStream = 1
+
+// Describe names this server, for one more message about it.
+func (s *Server) Describe() ServerInfo {
+	o := s.options()
+	host, _ := s.address()
+	i := ServerInfo{
+		Name: o.Name, Host: host, ID: o.ID, Cluster: o.Cluster, Domain: o.Domain, Version: o.Version, Tags: o.Tags,
+		Metadata: o.Metadata, JetStream: o.JetStream, Sequence: s.infoSequence.Add(1), Time: time.Now().UTC(),
+	}
+	if o.JetStream {
+		i.Flags = flagJetStream
+	}
+	return i
 }
