@@ -50,12 +50,12 @@ func (c *Cluster) maintainLoop() {
 // due tells whether an engine should be checkpointed now, and keeps the book of since when it has
 // been dirty.
 func (c *Cluster) due(e storage.Engine, since map[storage.Engine]time.Time, now time.Time) bool {
-	n := e.Dirty()
-	if n == 0 {
+	n, back := e.Dirty(), e.Reclaimable()
+	if n == 0 && back == 0 {
 		delete(since, e)
 		return false
 	}
-	if c.noSpace() {
+	if c.noSpace() || back >= checkpointBytes {
 		return true // What is durable need not stay in the log: that makes room.
 	}
 	first, ok := since[e]
@@ -78,6 +78,8 @@ func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now ti
 	if l == nil || l.closed || !c.checkEngine(s, l) {
 		return
 	}
+	written := max(0, l.engine.Dirty()-l.dirty)
+	defer func() { l.dirty = l.engine.Dirty() }()
 	if c.due(l.engine, since, now) {
 		if err := l.machine.Checkpoint(); err != nil {
 			c.report(s.key.Account+" > "+s.key.Name, err)
@@ -87,9 +89,27 @@ func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now ti
 			s.shard.Call(r.Compact)
 		}
 	}
-	if _, err := l.engine.Compact(); err != nil {
-		c.report(s.key.Account+" > "+s.key.Name, err)
+	c.report(s.key.Account+" > "+s.key.Name, l.compact(written))
+}
+
+// compactStep is about what one call of Compact looks at.
+const compactStep = 16 << 20
+
+// compact reclaims space, as fast as it may be wasted: what is written replaces at most as much, and to
+// get that back out of blocks that are half live takes looking at twice as much; twice that lets it
+// catch up. So the wasted space stays bounded whatever the load is, and a purge of very many messages
+// is worked off at leisure.
+func (l *local) compact(written int64) error {
+	for steps := 1 + 4*written/compactStep; steps > 0; steps-- {
+		more, err := l.engine.Compact()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
 	}
+	return nil
 }
 
 // The room that is kept free, so that checkpoints, compaction and the log's next segment still fit when

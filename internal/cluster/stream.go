@@ -43,6 +43,7 @@ type local struct {
 	name    string // of the engine
 	closed  bool   // under maint
 	told    bool   // that it is out of service; under maint
+	dirty   int64  // of the engine, when it was last looked after; under maint
 }
 
 // Account and Name tell which stream this is.

@@ -201,6 +201,9 @@ type Engine interface {
 	// Checkpoint makes everything committed before the call durable.
 	Checkpoint() error
 
+	// Reclaimable is about how many bytes on disk the next Checkpoint would give back.
+	Reclaimable() int64
+
 	// Compact reclaims space of removed messages, a bounded piece of work a call, and tells
 	// whether there is more to do. It also lets go of memory and files that an idle engine does
 	// not need. Files go with the next Checkpoint.

@@ -62,7 +62,7 @@ func (e *Engine) take() *checkpoint {
 	e.change.Lock()
 	defer e.change.Unlock()
 	v := e.View()
-	if v.version == e.saved && len(e.since.erase) == 0 {
+	if v.version == e.saved && len(e.since.erase) == 0 && !slices.ContainsFunc(v.blocks, e.empty) {
 		return nil
 	}
 	c := &checkpoint{e: e, v: v, took: e.since, dirty: e.dirty.Load()}
@@ -77,7 +77,7 @@ func (e *Engine) take() *checkpoint {
 		erasures: e.since.erase,
 	}
 	for _, b := range v.blocks {
-		if b.live == 0 && b != e.active && b != e.moving {
+		if e.empty(b) {
 			c.empty = append(c.empty, b)
 			continue
 		}

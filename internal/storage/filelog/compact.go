@@ -22,8 +22,8 @@ type move struct {
 }
 
 // Compact implements storage.Engine. A block that is less than half live is emptied into another,
-// piece by piece; the next checkpoint removes its file. So no more than about half of the space is
-// ever wasted, not counting the newest blocks and what waits for a checkpoint.
+// piece by piece; the next checkpoint removes its file. So once there is no more to do, and after that
+// checkpoint, the blocks take at most twice what is live and one block, which is the newest.
 func (e *Engine) Compact() (more bool, err error) {
 	e.work.Lock()
 	defer e.work.Unlock()
@@ -53,12 +53,30 @@ func (e *Engine) Compact() (more bool, err error) {
 	return true, nil
 }
 
+// Reclaimable implements storage.Engine: the blocks that hold nothing live any more.
+func (e *Engine) Reclaimable() (bytes int64) {
+	e.change.Lock()
+	defer e.change.Unlock()
+	for _, b := range e.View().blocks {
+		if e.empty(b) {
+			bytes += b.size
+		}
+	}
+	return bytes
+}
+
+// empty tells whether a block goes with the next checkpoint. e.change is held.
+func (e *Engine) empty(b *block) bool { return b.live == 0 && b != e.active && b != e.moving }
+
 // choose returns the block most worth the work, or nil.
 func (e *Engine) choose() *compaction {
 	e.change.Lock()
 	defer e.change.Unlock()
 	v := e.View()
 	full := e.blockBytes(v)
+	if m := e.moving; m != nil && 2*m.live < m.size && m.durable.Load() >= m.size {
+		e.moving = nil // What was moved there is gone in turn: it is a block like any other.
+	}
 	var worst, small *block
 	smalls := 0
 	for _, b := range v.blocks {

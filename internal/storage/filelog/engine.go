@@ -52,7 +52,7 @@ type Engine struct {
 	saved    uint64    // version of the view it saved
 	index    *indexFile
 	victim   *compaction // under way, or nil
-	moving   *block      // takes what compaction moves
+	moving   *block      // takes what compaction moves; set under change too
 
 	// change is held from Begin to Commit or Discard. It guards what follows.
 	change  sync.Mutex

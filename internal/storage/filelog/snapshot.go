@@ -96,6 +96,7 @@ func (e *Engine) become(fresh *Engine) error {
 	v.version = old.version + 1
 	erase := e.since.erase
 	e.active, e.limit, e.since, e.copies = fresh.active, fresh.limit, fresh.since, fresh.copies
+	e.moving = nil
 	e.Publish(&v)
 	e.change.Unlock()
 
@@ -109,7 +110,7 @@ func (e *Engine) become(fresh *Engine) error {
 		e.index.remove()
 	}
 	e.manifest, e.index, e.saved = fresh.manifest, fresh.index, v.version
-	e.victim, e.moving = nil, nil
+	e.victim = nil
 	e.durable.Store(fresh.durable.Load())
 	e.dirty.Store(0)
 	e.damage.Store(nil) // What was damaged is no longer a part of the state.

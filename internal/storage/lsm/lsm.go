@@ -334,6 +334,9 @@ func (e *Engine) dispose() error {
 	return e.db.apply(b)
 }
 
+// Reclaimable implements storage.Engine. The database gives back space when it compacts.
+func (e *Engine) Reclaimable() int64 { return 0 }
+
 // Compact implements storage.Engine. The database does that by itself.
 func (e *Engine) Compact() (more bool, err error) { return false, nil }
 

@@ -164,6 +164,9 @@ func (t *tx) end() {
 	t.e.change.Unlock()
 }
 
+// Reclaimable implements storage.Engine.
+func (e *Engine) Reclaimable() int64 { return 0 }
+
 // Compact implements storage.Engine: it copies what is live in one chunk that is mostly dead to
 // the end of the log.
 func (e *Engine) Compact() (more bool, err error) {
