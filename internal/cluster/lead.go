@@ -38,13 +38,38 @@ func (g *group) stepDown(preferred string, done func(error)) {
 		done(nil)
 		return
 	}
-	to, err := g.successor(&st, r.ID(), preferred)
-	if err != nil {
-		done(err)
-		return
+	g.c.wg.Go(func() {
+		to, err := g.awaitSuccessor(r, preferred)
+		if err != nil {
+			done(err)
+			return
+		}
+		g.shard.Call(func() { r.Transfer(to) })
+		done(g.awaitLeader(r))
+	})
+}
+
+// A leader that was elected a moment ago has not heard of the others yet; it waits for them so long.
+const successorFor = 500 * time.Millisecond
+
+var errNoSuccessor = api.ErrNoPeers.With("no replacement peer connected")
+
+func (g *group) awaitSuccessor(r *replica.Replica, preferred string) (uint64, error) {
+	for end := time.Now().Add(successorFor); ; {
+		st := r.Status()
+		to, err := g.successor(&st, r.ID(), preferred)
+		switch {
+		case !st.Leading:
+			return 0, ErrUnavailable
+		case err != errNoSuccessor || time.Now().After(end):
+			return to, err
+		}
+		select {
+		case <-g.c.ctx.Done():
+			return 0, ErrUnavailable
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	g.shard.Call(func() { r.Transfer(to) })
-	g.c.wg.Go(func() { done(g.awaitLeader(r)) })
 }
 
 // successor finds the member that is to lead next.
@@ -76,7 +101,7 @@ func (g *group) successor(st *replica.Status, self uint64, preferred string) (ui
 	case !known && preferred != "":
 		return 0, api.ErrNoPeers.With(fmt.Sprintf("preferred server %q not known", preferred))
 	case best == 0:
-		return 0, api.ErrNoPeers.With("no replacement peer connected")
+		return 0, errNoSuccessor
 	}
 	return best, nil
 }

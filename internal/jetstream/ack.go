@@ -71,13 +71,31 @@ func (f *feed) onNext(m *broker.Msg) {
 		m.Respond([]byte("NATS/1.0 400 Bad Request - "+refused+"\r\n\r\n"), nil)
 		return
 	}
+	if !p.NoWait {
+		f.ask(p, m.Out)
+		return
+	}
+	// That there is nothing has to be true of what was acknowledged before.
+	f.set.st.ReadIndex(func(err error) {
+		f.set.sched.do(func(w *worker) {
+			if err != nil {
+				f.set.account.Publish(&w.out, p.Reply, "", []byte("NATS/1.0 "+consumer.EndLeader+"\r\n\r\n"), nil)
+				return
+			}
+			f.ask(p, &w.out)
+		})
+	})
+}
+
+// ask gives the machine a pull request.
+func (f *feed) ask(p consumer.Pull, out *broker.Batch) {
 	t := consumer.Turn{Now: time.Now().UnixNano(), Interest: f.set.interest}
 	f.mu.Lock()
 	if !f.closed && f.source.Err() == nil { // Else it might say that there is nothing.
 		f.machine.Ask(p, &t)
 	}
 	f.mu.Unlock()
-	f.send(m.Out, &t)
+	f.send(out, &t)
 	f.wake()
 }
 

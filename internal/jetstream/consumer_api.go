@@ -57,7 +57,7 @@ func (c *call) consumerInfo() {
 		return
 	}
 	c.findFeed(func(f *feed) {
-		c.respondConsumer(f)
+		c.read(f.set.st, func(*stream.Stream) { c.respondConsumer(f) })
 	})
 }
 
