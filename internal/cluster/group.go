@@ -45,10 +45,11 @@ func (g *group) leads() bool {
 // leader is the server that leads, as far as is known here, or 0.
 func (g *group) leader() uint64 {
 	if r := g.rep.Load(); r != nil {
-		if st := r.Status(); st.Leader != 0 {
+		st := r.Status()
+		if st.Leader != 0 && !st.CutOff {
 			return g.server(st.Leader)
 		}
-		if len(r.Status().Conf.GetVoters()) > 0 {
+		if len(st.Conf.GetVoters()) > 0 {
 			return 0 // A member knows better than hearsay.
 		}
 	}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -176,24 +175,12 @@ func (s *Stream) healthy() error {
 		return st.Stopped
 	case st.Leader == 0:
 		return errors.New("no leader")
-	case st.Leading && !quorum(&st):
+	case st.CutOff && st.Leading:
 		return errors.New("no quorum")
+	case st.CutOff:
+		return errors.New("no word from the leader")
 	}
 	return nil
-}
-
-// quorum tells whether a leader has heard of a majority of the voters lately.
-func quorum(st *replica.Status) bool {
-	if len(st.Members) == 0 {
-		return true // Elected a moment ago, by a quorum.
-	}
-	active := 0
-	for _, v := range st.Conf.GetVoters() {
-		if v == st.Leader || slices.ContainsFunc(st.Members, func(m replica.Member) bool { return m.ID == v && m.Active }) {
-			active++
-		}
-	}
-	return active > len(st.Conf.GetVoters())/2
 }
 
 // closeEngine waits for background work and closes the engine, once.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -24,33 +25,71 @@ const activeTicks = 5 * heartbeatTicks
 // listMembers asks Raft; only a leader has an answer.
 func (r *Replica) listMembers() []Member {
 	if r.lead != r.cfg.ID {
-		r.activeAt = nil
 		return nil
-	}
-	if r.activeAt == nil {
-		r.activeAt = make(map[uint64]uint64)
 	}
 	var all []Member
 	r.raft.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
-		// Raft clears RecentActive when it has looked whether there is a quorum, and sets it
-		// again with the next answer: a moment without says nothing.
-		if pr.RecentActive || id == r.cfg.ID {
-			r.activeAt[id] = r.ticks
+		at := r.ticks
+		if id != r.cfg.ID {
+			at = r.paceOf(id).heard
 		}
-		at, heard := r.activeAt[id] // Never: since this member leads, at most.
 		all = append(all, Member{
 			ID: id, Match: pr.Match, Learner: typ == raft.ProgressTypeLearner,
-			Active: heard && r.ticks-at <= activeTicks, Snap: pr.State == tracker.StateSnapshot,
+			Active: at != 0 && r.ticks-at <= activeTicks, Snap: pr.State == tracker.StateSnapshot,
 			Silent: r.ticks - at,
 		})
 	})
-	slices.SortFunc(all, func(a, b Member) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	return all
+}
+
+// cutOff tells whether this member has been without the others for a while: a leader without a majority,
+// any other without the leader. What a leader takes now would most likely be lost when another one is
+// elected, and what is sent to a silent one most likely finds nobody.
+func (r *Replica) cutOff(members []Member) bool {
+	if r.lead != r.cfg.ID {
+		return r.lead != 0 && r.ticks-r.heardLead > activeTicks
+	}
+	if len(members) == 0 || r.ticks-r.heardLead <= activeTicks {
+		return false // Alone by design; or elected a moment ago, by a majority.
+	}
+	return !r.heardOfMajority(members, activeTicks)
+}
+
+// heardOfMajority tells whether messages of a majority came in during the last ticks.
+func (r *Replica) heardOfMajority(members []Member, ticks uint64) bool {
+	heard := func(voters []uint64) bool {
+		n := 0
+		for _, m := range members {
+			if m.Silent <= ticks && slices.Contains(voters, m.ID) {
+				n++
+			}
+		}
+		return n > len(voters)/2
+	}
+	return heard(r.conf.GetVoters()) && (len(r.conf.GetVotersOutgoing()) == 0 || heard(r.conf.GetVotersOutgoing()))
+}
+
+// stepAside is for a leader that hears of no majority any more, but may still be heard: as long as it
+// is, nobody else campaigns. It asks one member after the other to. Raft itself would make it step
+// down only when it has looked twice, and let the others wait for a timeout after that.
+func (r *Replica) stepAside() {
+	if r.lead != r.cfg.ID || r.ticks-r.heardLead <= electionTicks || r.ticks%heartbeatTicks != 0 {
+		return
+	}
+	members := r.listMembers()
+	if len(members) < 2 || r.heardOfMajority(members, electionTicks) {
+		return
+	}
+	// The one with the longest log first: only who has all that is committed is elected.
+	slices.SortStableFunc(members, func(a, b Member) int { return cmp.Compare(b.Match, a.Match) })
+	members = slices.DeleteFunc(members, func(m Member) bool { return m.ID == r.cfg.ID || m.Learner })
+	if len(members) == 0 {
+		return
+	}
+	to := members[r.ticks/heartbeatTicks%uint64(len(members))].ID
+	m := &pb.Message{Type: pb.MsgTimeoutNow.Enum(), From: &r.cfg.ID, To: &to, Term: new(r.term)}
+	r.shard.out.messages = append(r.shard.out.messages, Outgoing{From: r, Message: m})
 }
 
 // ProposeConf offers a membership change. Only a leader's is taken; whether it came about shows in

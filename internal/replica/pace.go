@@ -14,7 +14,8 @@ const beatsMax = 16
 // answers thousands of heartbeats at once, and would be sent the same megabyte thousands of times.
 // Raft takes what is held back for lost, and sends it again at a later heartbeat.
 type pace struct {
-	beats    int    // heartbeats since the member was last heard of
+	heard    uint64 // tick of the last message of the member, 0 for none
+	beats    int    // heartbeats since then
 	beatTick uint64 // of the last heartbeat
 
 	probe     uint64 // index before the entries that were sent last
@@ -24,8 +25,10 @@ type pace struct {
 
 // heard is told that a message of a member came in.
 func (r *Replica) heard(member uint64) {
-	if p := r.paces[member]; p != nil {
-		p.beats = 0
+	p := r.paceOf(member)
+	p.heard, p.beats = r.ticks, 0
+	if member == r.lead {
+		r.heardLead = r.ticks
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 // Propose offers one command. It copies the command and returns nil if the waiter will hear the
 // outcome; on an error the command was not taken and the waiter will not be called. Any goroutine.
 func (r *Replica) Propose(command []byte, w Waiter) error {
-	if !r.status.Load().Leading {
-		return ErrNotLeader
+	if st := r.status.Load(); !st.Leading || st.CutOff {
+		return ErrNotLeader // Cut off, it will hardly be that for much longer.
 	}
 	r.intake.Lock()
 	if err := r.intake.closed; err != nil {

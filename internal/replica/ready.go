@@ -172,6 +172,9 @@ func (r *Replica) setConf(c *pb.ConfState) { r.conf, r.confBytes = c, EncodeConf
 
 func (r *Replica) noteLeader(s *raft.SoftState) {
 	changed := r.lead != s.Lead
+	if changed {
+		r.heardLead = r.ticks
+	}
 	r.lead = s.Lead
 	if changed && r.lead != 0 && r.reads.asked != nil {
 		r.ask(r.reads.asked) // The leader that was asked first will not answer.
@@ -198,13 +201,14 @@ func (r *Replica) publish() (leaderChanged bool) {
 	if r.membersDue {
 		members, r.membersDue = r.listMembers(), false
 	}
+	cutOff := r.cutOff(members)
 	b := r.raft.BasicStatus()
 	leading := b.RaftState == raft.StateLeader && r.appliedTerm == b.GetTerm()
 	r.term, r.lead = b.GetTerm(), b.Lead
 	r.localReads.Store(leading && soleVoter(r.conf, r.cfg.ID))
-	if old.Leader == b.Lead && old.Term == b.GetTerm() && old.Committed == b.GetCommit() && old.Applied == r.applied && old.Leading == leading && old.Conf == r.conf && len(members) == 0 && len(old.Members) == 0 {
+	if old.Leader == b.Lead && old.Term == b.GetTerm() && old.Committed == b.GetCommit() && old.Applied == r.applied && old.Leading == leading && old.Conf == r.conf && old.CutOff == cutOff && len(members) == 0 && len(old.Members) == 0 {
 		return false
 	}
-	r.status.Store(&Status{Leader: b.Lead, Term: b.GetTerm(), Committed: b.GetCommit(), Applied: r.applied, Leading: leading, Conf: r.conf, Members: members})
+	r.status.Store(&Status{Leader: b.Lead, Term: b.GetTerm(), Committed: b.GetCommit(), Applied: r.applied, Leading: leading, Conf: r.conf, Members: members, CutOff: cutOff})
 	return old.Leading != leading || old.Leader != b.Lead
 }

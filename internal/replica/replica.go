@@ -66,6 +66,7 @@ type Status struct {
 	Leading   bool
 	Conf      *pb.ConfState
 	Members   []Member // what a leader knows of the members, itself included
+	CutOff    bool     // nothing was heard for a while of a majority, if it leads, or of the leader
 	Stopped   error    // why the replica stopped, or nil
 }
 
@@ -108,14 +109,14 @@ type Replica struct {
 	appends     int  // WAL writes submitted and not finished
 	held        bool // packs wait in intake for room
 	reads       readQueue
-	applies     []*pb.Message     // MsgStorageApply of this turn
-	installing  bool              // a snapshot is on its way into the machine
-	behind      []*pb.Message     // MsgStorageAppend that wait for it
-	commands    [][]byte          // scratch
-	membersDue  bool              // the list of members in status is a tick old
-	activeAt    map[uint64]uint64 // when a leader last heard of a member, in ticks
-	paces       map[uint64]*pace  // of the members that this one sends to
-	rushAt      uint64            // campaign at this tick, without waiting for a timeout; 0: do not
+	applies     []*pb.Message    // MsgStorageApply of this turn
+	installing  bool             // a snapshot is on its way into the machine
+	behind      []*pb.Message    // MsgStorageAppend that wait for it
+	commands    [][]byte         // scratch
+	membersDue  bool             // the list of members in status is a tick old
+	paces       map[uint64]*pace // of the other members
+	heardLead   uint64           // tick at which the leader was last heard of, or began to lead
+	rushAt      uint64           // campaign at this tick, without waiting for a timeout; 0: do not
 }
 
 // Open starts a member on what the log and the machine hold. A group's first members are opened
@@ -193,6 +194,7 @@ func (r *Replica) tick() {
 	r.ticks++
 	r.raft.Tick()
 	r.campaignFirst()
+	r.stepAside()
 	r.membersDue = !soleVoter(r.conf, r.cfg.ID) || len(r.conf.GetLearners()) > 0
 	r.retryReads()
 	if r.ticks%electionTicks == 0 {
