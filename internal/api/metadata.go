@@ -17,6 +17,9 @@ const (
 	// MetadataReads set to ReadsStale gives up linearizable default reads.
 	MetadataReads = "cleat.reads"
 
+	// HeaderReads in a direct get does the same for that one.
+	HeaderReads = "Cleat-Reads"
+
 	StorageRocksDB = "rocksdb"
 	ReadsStale     = "stale"
 )

@@ -153,7 +153,7 @@ func (d *direct) read(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 	if m.Reply == "" {
 		return
 	}
-	if d.h.stream.Config().StaleReads() {
+	if d.mayBeStale(m) {
 		d.run(&answer{d, m.Out, m.Reply}, nil, fn)
 		return
 	}
@@ -187,7 +187,7 @@ func (d *direct) later(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 		return
 	}
 	reply := m.Reply
-	if d.h.stream.Config().StaleReads() {
+	if d.mayBeStale(m) {
 		d.work(reply, nil, fn)
 		return
 	}
@@ -199,6 +199,12 @@ func (d *direct) work(reply string, err error, fn func(*answer, *stream.Stream))
 	if !d.h.svc.jobs.do(func(out *broker.Batch) { d.run(&answer{d, out, reply}, err, fn) }) {
 		(&answer{d, nil, reply}).status(statusUnavailable)
 	}
+}
+
+// mayBeStale tells whether the answer need not show every acknowledged write: the bucket says so for
+// all of its reads, or the request for itself.
+func (d *direct) mayBeStale(m *broker.Msg) bool {
+	return d.h.stream.Config().StaleReads() || len(m.Header) > 0 && string(stream.HeaderValue(m.Header, api.HeaderReads)) == api.ReadsStale
 }
 
 func (d *direct) run(w *answer, err error, fn func(*answer, *stream.Stream)) {
