@@ -7,11 +7,14 @@ FUZZTIME    ?= 30s
 COMPAT_WITH ?= bin/cleat server
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
+CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 120m ./test/chaos
+
 .DEFAULT_GOAL := build
-.PHONY: help build run deps test race invariants fuzz bench lint compat chaos powercut syncfail groupcommit example
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos powercut syncfail groupcommit example \
+        cluster-kill cluster-pause cluster-part linearizable
 
 help: ## List the commands.
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 build: ## Build the one binary, bin/cleat.
 	CGO_ENABLED=0 go build -trimpath -o bin/cleat ./cmd/cleat
@@ -44,7 +47,7 @@ lint: ## Formatting and static analysis.
 compat: build deps ## The official clients alone; COMPAT_WITH=nats-server holds the suites against the reference.
 	CLEAT_COMPAT_SERVER="$(COMPAT_WITH)" go run ./test/run -count=1 ./compat
 
-chaos: build ## Kill the server under load, CYCLES times.
+chaos: build ## Kill a single server under load, CYCLES times.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 60m ./test/chaos -run TestChaosKill -cycles $(CYCLES)
 
 powercut: build ## As root: cut the power of a real server's file system under load, CUTS times.
@@ -52,6 +55,18 @@ powercut: build ## As root: cut the power of a real server's file system under l
 
 syncfail: build ## As root, with strace: let a sync of a real server fail, and cut its power.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go test -tags faults -v -count=1 -timeout 10m ./test/chaos -run TestSyncFailure
+
+cluster-kill: build ## Kill the leader of three servers under load, CYCLES times.
+	$(CHAOS) -run TestChaosClusterKill -kills $(CYCLES)
+
+cluster-pause: build ## Stop the leader of three servers for ten seconds, CYCLES/2 times.
+	$(CHAOS) -run TestChaosClusterPause -kills $(CYCLES) -pause 10s
+
+cluster-part: build ## Part three servers in every way, CYCLES times.
+	$(CHAOS) -run 'TestChaosPartition|TestIsolatedServersOneOutcome' -kills $(CYCLES)
+
+linearizable: build ## Check what clients of three servers see under CYCLES faults, over 100,000 operations.
+	$(CHAOS) -run 'TestLinearizable|TestStaleReads' -kills $(CYCLES) -ops 100000
 
 groupcommit: build ## Count fdatasync calls per acknowledged put, with strace.
 	scripts/groupcommit.sh bin/cleat server

@@ -38,7 +38,7 @@ func TestChaosKill(t *testing.T) {
 	random := rand.New(rand.NewSource(*seed))
 	server := process.New(t, "")
 	book := newLedger(bucket)
-	createBucket(t, server, bucket, "file")
+	createBucket(t, server, bucket, "file", 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var load sync.WaitGroup
@@ -101,7 +101,7 @@ func TestChaosKill(t *testing.T) {
 
 // createBucket creates a bucket that never drops a value, so that every acknowledged write can be
 // looked up again, on the engine "file" or "rocksdb".
-func createBucket(t *testing.T, server *process.Server, name, engine string) {
+func createBucket(t *testing.T, server *process.Server, name, engine string, replicas int) {
 	t.Helper()
 	js, err := jetstream.New(server.Connect(t))
 	if err != nil {
@@ -109,7 +109,7 @@ func createBucket(t *testing.T, server *process.Server, name, engine string) {
 	}
 	_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{
 		Name: "KV_" + name, Subjects: []string{"$KV." + name + ".>"}, MaxMsgsPerSubject: 1 << 40,
-		Metadata:    map[string]string{"cleat.storage": engine},
+		Metadata: map[string]string{"cleat.storage": engine}, Replicas: replicas,
 		AllowDirect: true, AllowRollup: true, DenyDelete: true, Discard: jetstream.DiscardNew,
 	})
 	if err != nil {

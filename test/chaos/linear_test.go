@@ -8,7 +8,6 @@ import (
 	"math/rand"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,8 +21,8 @@ import (
 )
 
 var (
-	kills  = flag.Int("kills", 4, "how often a server of a cluster is killed or stopped for a while")
-	linear = flag.Int("ops", 0, "end after so many operations, 0: with the last kill")
+	kills  = flag.Int("kills", 3, "how often a server of a cluster is killed or stopped for a while")
+	opsMin = flag.Int("ops", 0, "end after so many operations, 0: with the last kill")
 )
 
 // One operation on one key, as its client saw it.
@@ -135,65 +134,42 @@ func (h *history) len() int {
 }
 
 // TestLinearizableWithNATSClient puts, updates and gets through official clients on every server of
-// three while servers are killed and stopped, and demands that all that the clients saw is one
+// three while servers are killed, stopped and cut off, and demands that all that the clients saw is one
 // order of operations.
 func TestLinearizableWithNATSClient(t *testing.T) {
 	if *seed == 0 {
 		*seed = time.Now().UnixNano()
 	}
 	t.Logf("replay the faults with: go test ./test/chaos -run TestLinearizable -v -kills %d -seed %d", *kills, *seed)
-	servers := process.NewCluster(t, 3, "")
-	createReplicated(t, servers[0])
-
-	h := &history{}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var acked atomic.Int64
-	var ids atomic.Int64
-	var load sync.WaitGroup
-	begun := time.Now()
-	for n := range 12 {
-		load.Go(func() {
-			(&client{t: t, server: servers[n%3], h: h, ids: &ids, acked: &acked, begun: begun, random: rand.New(rand.NewSource(*seed + int64(n)))}).run(ctx)
-		})
-	}
-
+	l := newLinear(t, nil)
 	random := rand.New(rand.NewSource(*seed))
+	kinds := random.Perm(len(nemeses))
 	var pauses []time.Duration
-	for kill := range *kills {
+	for fault := range *kills {
 		time.Sleep(time.Second + time.Duration(random.Int63n(int64(time.Second))))
-		victim := servers[random.Intn(3)]
-		if lead := leaderOf(servers); lead >= 0 && random.Intn(3) > 0 {
-			victim = servers[lead]
+		victim := random.Intn(3)
+		if lead := leaderOf(l.servers); lead >= 0 && random.Intn(3) > 0 {
+			victim = lead
 		}
-		stop := random.Intn(4) == 0
-		if stop {
-			_ = syscall.Kill(victim.Pid(), syscall.SIGSTOP)
-		} else {
-			victim.Kill()
-		}
+		n := nemeses[kinds[fault%len(kinds)]]
 		at := time.Now()
-		pause := untilAcked(&acked, 30*time.Second)
+		end := n.strike(l, victim)
+		pause := untilAcked(&l.acked, 30*time.Second)
 		pauses = append(pauses, pause)
-		t.Logf("fault %d (%s): next write acknowledged after %s", kill+1, map[bool]string{true: "SIGSTOP", false: "SIGKILL"}[stop], pause.Round(time.Millisecond))
+		t.Logf("fault %d (n%d %s): next write acknowledged after %s", fault+1, victim, n.name, pause.Round(time.Millisecond))
 		if pause > 10*time.Second {
 			t.Errorf("writes did not resume")
 		}
 		time.Sleep(time.Until(at.Add(4 * time.Second)))
-		if stop {
-			_ = syscall.Kill(victim.Pid(), syscall.SIGCONT)
-		} else if err := victim.Start(); err != nil {
-			t.Fatalf("restart: %v\n%s", err, victim.LogTail(30))
+		if err := end(); err != nil {
+			t.Fatalf("n%d: %v\n%s", victim, err, l.servers[victim].LogTail(30))
 		}
 	}
-	for h.len() < *linear {
+	for l.h.len() < *opsMin {
 		time.Sleep(10 * time.Millisecond)
 	}
-	cancel()
-	load.Wait()
-	slices.Sort(pauses)
-	t.Logf("%d operations, %d writes acknowledged; longest pause %s", len(h.ops), acked.Load(), pauses[len(pauses)-1].Round(time.Millisecond))
-	verdict, info := porcupine.CheckOperationsVerbose(keyModel, h.ops, 5*time.Minute)
+	verdict, info := l.check()
+	t.Logf("%d operations, %d writes acknowledged; writes resumed, %s", l.h.len(), l.acked.Load(), spread(pauses))
 	if verdict != porcupine.Ok {
 		path := filepath.Join(os.TempDir(), fmt.Sprintf("cleat-linear-%d.html", *seed))
 		if err := porcupine.VisualizePath(keyModel, info, path); err == nil {
@@ -203,7 +179,99 @@ func TestLinearizableWithNATSClient(t *testing.T) {
 	}
 }
 
-func createReplicated(t *testing.T, server *process.Server) {
+// TestStaleReadsAreFound is the control of the test above: with stale reads opted into and a server cut
+// off, the same clients must see what is no single order of operations, or the check shows nothing.
+func TestStaleReadsAreFound(t *testing.T) {
+	l := newLinear(t, map[string]string{"cleat.reads": "stale"})
+	time.Sleep(time.Second)
+	lead := leaderOf(l.servers)
+	if lead < 0 {
+		t.Fatal("nobody leads the bucket")
+	}
+	l.network.Isolate((lead+1)%3, 3)
+	time.Sleep(3 * time.Second)
+	l.network.Heal()
+	if verdict, _ := l.check(); verdict != porcupine.Illegal {
+		t.Errorf("%d operations with stale reads and a partition: %s", l.h.len(), verdict)
+	}
+}
+
+// linear is a cluster under the load of clients who note what they see.
+type linear struct {
+	servers []*process.Server
+	network *process.Network
+	h       history
+	acked   atomic.Int64
+	ids     atomic.Int64
+	stop    context.CancelFunc
+	load    sync.WaitGroup
+}
+
+func newLinear(t *testing.T, metadata map[string]string) *linear {
+	t.Helper()
+	l := &linear{}
+	l.servers, l.network = process.NewNetworkedCluster(t, 3, "")
+	createReplicated(t, l.servers[0], metadata)
+	ctx, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
+	begun := time.Now()
+	for n := range 12 {
+		l.load.Go(func() {
+			(&client{t: t, server: l.servers[n%3], h: &l.h, ids: &l.ids, acked: &l.acked, begun: begun, random: rand.New(rand.NewSource(*seed + int64(n)))}).run(ctx)
+		})
+	}
+	t.Cleanup(func() {
+		cancel()
+		l.load.Wait()
+	})
+	return l
+}
+
+// check ends the load and looks for one order of all operations.
+func (l *linear) check() (porcupine.CheckResult, porcupine.LinearizationInfo) {
+	l.stop()
+	l.load.Wait()
+	return porcupine.CheckOperationsVerbose(keyModel, l.h.ops, 5*time.Minute)
+}
+
+// nemesis is one kind of fault: strike causes it and returns what ends it.
+type nemesis struct {
+	name   string
+	strike func(l *linear, victim int) (end func() error)
+}
+
+var nemeses = []nemesis{
+	{"killed", func(l *linear, victim int) func() error {
+		l.servers[victim].Kill()
+		return l.servers[victim].Start
+	}},
+	{"stopped", func(l *linear, victim int) func() error {
+		pid := l.servers[victim].Pid()
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		return func() error { return syscall.Kill(pid, syscall.SIGCONT) }
+	}},
+	{"isolated", func(l *linear, victim int) func() error {
+		l.network.Isolate(victim, 3)
+		return l.heal
+	}},
+	{"deaf", func(l *linear, victim int) func() error {
+		l.network.Cut((victim+1)%3, victim)
+		l.network.Cut((victim+2)%3, victim)
+		return l.heal
+	}},
+	{"mute", func(l *linear, victim int) func() error {
+		l.network.Cut(victim, (victim+1)%3)
+		l.network.Cut(victim, (victim+2)%3)
+		return l.heal
+	}},
+}
+
+func (l *linear) heal() error {
+	l.network.Heal()
+	return nil
+}
+
+func createReplicated(t *testing.T, server *process.Server, metadata map[string]string) {
 	t.Helper()
 	js, err := jetstream.New(server.Connect(t))
 	if err != nil {
@@ -211,7 +279,7 @@ func createReplicated(t *testing.T, server *process.Server) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: 3}); err != nil {
+	if _, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: 3, Metadata: metadata}); err != nil {
 		t.Fatal(err)
 	}
 }

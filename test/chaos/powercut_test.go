@@ -104,8 +104,8 @@ func TestPowerCutLosesWithoutSync(t *testing.T) {
 		disk := newVolume(t, filepath.Join(dir, "data"))
 		server := openServer(t, dir, nil)
 		books := []*ledger{newLedger("file"), newLedger("rocksdb")}
-		createBucket(t, server, "file", "file")
-		createBucket(t, server, "rocksdb", "rocksdb")
+		createBucket(t, server, "file", "file", 1)
+		createBucket(t, server, "rocksdb", "rocksdb", 1)
 		server.Kill()
 
 		server.Command = traced(t, lyingSyncs...)
@@ -153,7 +153,7 @@ func openServer(t *testing.T, dir string, command []string) *process.Server {
 func startLoad(t *testing.T, server *process.Server, books []*ledger) (stop func()) {
 	t.Helper()
 	for _, book := range books {
-		createBucket(t, server, book.bucket, book.bucket)
+		createBucket(t, server, book.bucket, book.bucket, 1)
 	}
 	return writeTo(t, server, books)
 }

@@ -32,7 +32,7 @@ func TestSyncFailure(t *testing.T) {
 		server := openServer(t, dir, nil)
 		books := []*ledger{newLedger("file"), newLedger("rocksdb")}
 		for _, book := range books {
-			createBucket(t, server, book.bucket, book.bucket)
+			createBucket(t, server, book.bucket, book.bucket, 1)
 		}
 		server.Kill()
 

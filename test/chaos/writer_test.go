@@ -35,7 +35,7 @@ func newSession(t *testing.T, server *process.Server) *session {
 	s := &session{}
 	none := context.CancelFunc(func() {})
 	s.giveUp.Store(&none)
-	nc := server.Connect(t, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0),
+	nc := server.Connect(t, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers(),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { (*s.giveUp.Load())() }))
 	var err error
 	if s.js, err = jetstream.New(nc); err != nil {

@@ -245,14 +245,31 @@ func (s *Server) ask() error {
 	return err
 }
 
+// freeAddr finds a port that nobody listens on, and that it has not given out before: whoever got it may
+// not listen yet.
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	given.Lock()
+	defer given.Unlock()
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		addr := l.Addr().String()
+		if err := l.Close(); err != nil {
+			return "", err
+		}
+		if !given.addrs[addr] {
+			given.addrs[addr] = true
+			return addr, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
+
+var given = struct {
+	sync.Mutex
+	addrs map[string]bool
+}{addrs: make(map[string]bool)}
 
 // Command is the server under test, as words: a program and its first arguments.
 var Command = sync.OnceValues(func() ([]string, error) {
