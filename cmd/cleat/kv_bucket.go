@@ -136,7 +136,7 @@ func (k *kvCommand) addCommand() *cobra.Command {
 		Short:             "Adds a new KV Store Bucket",
 		Args:              bucketArgs(b),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			cfg := b.config(args[0])
 			kv, err := r.JS.CreateKeyValue(ctx, cfg)
 			if errors.Is(err, jetstream.ErrBucketExists) {
@@ -170,7 +170,7 @@ func bucketArgs(b *bucketFlags) cobra.PositionalArgs {
 
 // explainExists says how a bucket that exists differs from the one to be added. With no difference it
 // would have been accepted.
-func (r *kvRun) explainExists(ctx context.Context, want jetstream.KeyValueConfig) error {
+func (r *clientRun) explainExists(ctx context.Context, want jetstream.KeyValueConfig) error {
 	e := &cli.Error{Code: cli.ExitConflict, Err: fmt.Errorf("bucket name already in use: %s", want.Bucket)}
 	if kv, err := r.JS.KeyValue(ctx, want.Bucket); err == nil {
 		if info, err := streamInfo(ctx, kv); err == nil {
@@ -217,7 +217,7 @@ func (k *kvCommand) editCommand() *cobra.Command {
 		Long:              "Edits an existing bucket: changes what flags say and leaves the rest.",
 		Args:              bucketArgs(b),
 		ValidArgsFunction: k.completeBucket,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			kv, err := r.JS.KeyValue(ctx, args[0])
 			if err != nil {
 				return explain(err, args[0], "")
@@ -284,7 +284,7 @@ func (b *bucketFlags) editedMetadata(is map[string]string) map[string]string {
 	return m
 }
 
-func (r *kvRun) deleteBucket(ctx context.Context, bucket string, force bool) error {
+func (r *clientRun) deleteBucket(ctx context.Context, bucket string, force bool) error {
 	if err := r.confirm(ctx, force, fmt.Sprintf("Delete bucket %s?", bucket), "Skipping delete"); err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func (k *kvCommand) compactCommand() *cobra.Command {
 		Long:              "Reclaims the space of deleted keys. Delete markers younger than 30 minutes stay, for watchers that are away.",
 		Args:              cli.Args("<bucket>"),
 		ValidArgsFunction: k.completeBucket,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			return r.compact(ctx, args[0], force)
 		}),
 	}
@@ -313,7 +313,7 @@ func (k *kvCommand) compactCommand() *cobra.Command {
 	return cmd
 }
 
-func (r *kvRun) compact(ctx context.Context, bucket string, force bool) error {
+func (r *clientRun) compact(ctx context.Context, bucket string, force bool) error {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {
 		return explain(err, bucket, "")

@@ -19,7 +19,7 @@ const (
 )
 
 // completeBucket completes a first argument that is a bucket; the others are not completed.
-func (k *kvCommand) completeBucket(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+func (k *client) completeBucket(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -27,8 +27,8 @@ func (k *kvCommand) completeBucket(cmd *cobra.Command, args []string, prefix str
 }
 
 // completeBuckets completes the name of a bucket.
-func (k *kvCommand) completeBuckets(_ *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	return k.complete(prefix, func(ctx context.Context, r *kvRun) []string {
+func (k *client) completeBuckets(_ *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return k.complete(prefix, func(ctx context.Context, r *clientRun) []string {
 		names, _ := r.bucketNames(ctx)
 		return names
 	})
@@ -40,7 +40,7 @@ func (k *kvCommand) completeKey(cmd *cobra.Command, args []string, prefix string
 	case 0:
 		return k.completeBuckets(cmd, args, prefix)
 	case 1:
-		return k.complete(prefix, func(ctx context.Context, r *kvRun) []string {
+		return k.complete(prefix, func(ctx context.Context, r *clientRun) []string {
 			return r.keysWithPrefix(ctx, args[0], prefix)
 		})
 	default:
@@ -48,7 +48,7 @@ func (k *kvCommand) completeKey(cmd *cobra.Command, args []string, prefix string
 	}
 }
 
-func (k *kvCommand) complete(prefix string, list func(context.Context, *kvRun) []string) ([]string, cobra.ShellCompDirective) {
+func (k *client) complete(prefix string, list func(context.Context, *clientRun) []string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(context.Background(), completionTimeout)
 	defer cancel()
 	k.options.Timeout = completionTimeout
@@ -58,7 +58,7 @@ func (k *kvCommand) complete(prefix string, list func(context.Context, *kvRun) [
 	}
 	defer session.Close()
 	var matches []string
-	for _, name := range list(ctx, &kvRun{Session: session}) {
+	for _, name := range list(ctx, &clientRun{Session: session}) {
 		if strings.HasPrefix(name, prefix) {
 			matches = append(matches, name)
 		}
@@ -68,7 +68,7 @@ func (k *kvCommand) complete(prefix string, list func(context.Context, *kvRun) [
 
 // keysWithPrefix is the first keys found that start with prefix, sorted. The server is asked only for
 // those under the tokens that are complete.
-func (r *kvRun) keysWithPrefix(ctx context.Context, bucket, prefix string) []string {
+func (r *clientRun) keysWithPrefix(ctx context.Context, bucket, prefix string) []string {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {
 		return nil

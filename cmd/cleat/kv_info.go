@@ -24,7 +24,7 @@ func (k *kvCommand) infoCommand() *cobra.Command {
 		Long:              "Views the status of a bucket. Without a name, asks which one.",
 		Args:              cli.Args("[bucket]"),
 		ValidArgsFunction: k.completeBucket,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			if len(args) == 0 || args[0] == "" {
 				bucket, err := r.selectBucket(ctx)
 				if err != nil {
@@ -42,7 +42,7 @@ func (k *kvCommand) infoCommand() *cobra.Command {
 }
 
 // bucketNames lists the buckets, sorted by name.
-func (r *kvRun) bucketNames(ctx context.Context) ([]string, error) {
+func (r *clientRun) bucketNames(ctx context.Context) ([]string, error) {
 	var names []string
 	lister := r.JS.StreamNames(ctx)
 	for stream := range lister.Name() {
@@ -54,7 +54,7 @@ func (r *kvRun) bucketNames(ctx context.Context) ([]string, error) {
 	return names, lister.Err()
 }
 
-func (r *kvRun) selectBucket(ctx context.Context) (string, error) {
+func (r *clientRun) selectBucket(ctx context.Context) (string, error) {
 	names, err := r.bucketNames(ctx)
 	if err != nil {
 		return "", explain(err, "", "")
@@ -80,7 +80,7 @@ func streamInfo(ctx context.Context, kv jetstream.KeyValue) (*jetstream.StreamIn
 }
 
 // showStatus shows a bucket's configuration and state.
-func (r *kvRun) showStatus(ctx context.Context, kv jetstream.KeyValue) error {
+func (r *clientRun) showStatus(ctx context.Context, kv jetstream.KeyValue) error {
 	info, err := streamInfo(ctx, kv)
 	if err != nil {
 		return err

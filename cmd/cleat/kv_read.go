@@ -24,7 +24,7 @@ func (k *kvCommand) getCommand() *cobra.Command {
 		Short:             "Gets a value for a key",
 		Args:              cli.Args("<bucket> <key>"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			e, err := r.get(ctx, args[0], args[1], revision)
 			switch {
 			case err != nil:
@@ -45,7 +45,7 @@ func (k *kvCommand) getCommand() *cobra.Command {
 }
 
 // get reads a key, at a revision if that is not 0.
-func (r *kvRun) get(ctx context.Context, bucket, key string, revision uint64) (jetstream.KeyValueEntry, error) {
+func (r *clientRun) get(ctx context.Context, bucket, key string, revision uint64) (jetstream.KeyValueEntry, error) {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {
 		return nil, explain(err, bucket, key)
@@ -58,7 +58,7 @@ func (r *kvRun) get(ctx context.Context, bucket, key string, revision uint64) (j
 	return e, explainRevision(err, bucket, key, revision)
 }
 
-func (r *kvRun) showEntry(e jetstream.KeyValueEntry) {
+func (r *clientRun) showEntry(e jetstream.KeyValueEntry) {
 	r.out.Printf("%s > %s revision: %d created @ %s\n\n", e.Bucket(), e.Key(), e.Revision(), cli.Time(e.Created()))
 	shown := cli.Display(e.Value())
 	if len(shown) > 120 {
@@ -77,7 +77,7 @@ func (k *kvCommand) historyCommand() *cobra.Command {
 		Short:             "Shows the full history for a key",
 		Args:              cli.Args("<bucket> <key>"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			kv, err := r.JS.KeyValue(ctx, args[0])
 			if err != nil {
 				return explain(err, args[0], args[1])
@@ -88,7 +88,7 @@ func (k *kvCommand) historyCommand() *cobra.Command {
 }
 
 // entries is every revision kept of a key, oldest first; at least one.
-func (r *kvRun) entries(ctx context.Context, kv jetstream.KeyValue, key string) ([]jetstream.KeyValueEntry, error) {
+func (r *clientRun) entries(ctx context.Context, kv jetstream.KeyValue, key string) ([]jetstream.KeyValueEntry, error) {
 	w, err := kv.Watch(ctx, key, jetstream.IncludeHistory())
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (r *kvRun) entries(ctx context.Context, kv jetstream.KeyValue, key string) 
 	return all, err
 }
 
-func (r *kvRun) showHistory(ctx context.Context, kv jetstream.KeyValue, bucket, key string) error {
+func (r *clientRun) showHistory(ctx context.Context, kv jetstream.KeyValue, bucket, key string) error {
 	history, err := r.entries(ctx, kv, key)
 	if err != nil {
 		return explain(err, bucket, key)
@@ -135,7 +135,7 @@ func (k *kvCommand) watchCommand() *cobra.Command {
 		Short:             "Watch the bucket or a specific key for updates",
 		Args:              cli.Args("<bucket> [key]"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			key := ">"
 			if len(args) > 1 {
 				key = args[1]
@@ -164,7 +164,7 @@ func (k *kvCommand) watchCommand() *cobra.Command {
 }
 
 // watch shows what happens to keys until it is interrupted.
-func (r *kvRun) watch(ctx context.Context, bucket, key string, opts []jetstream.WatchOpt) error {
+func (r *clientRun) watch(ctx context.Context, bucket, key string, opts []jetstream.WatchOpt) error {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {
 		return explain(err, bucket, key)
@@ -200,7 +200,7 @@ func (r *kvRun) watch(ctx context.Context, bucket, key string, opts []jetstream.
 	}
 }
 
-func (r *kvRun) showEvent(e jetstream.KeyValueEntry) error {
+func (r *clientRun) showEvent(e jetstream.KeyValueEntry) error {
 	r.out.Printf("[%s] ", cli.Time(e.Created()))
 	switch op := operation(e); op {
 	case "PUT":
@@ -223,7 +223,7 @@ func (k *kvCommand) lsCommand() *cobra.Command {
 		Long:              "Lists available buckets, or the keys in a bucket. A key may hold wildcards: 'users.*', 'users.>'.",
 		Args:              cli.Args("[bucket] [key]"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			if len(args) == 0 || args[0] == "" {
 				return r.listBuckets(ctx, f)
 			}
@@ -242,7 +242,7 @@ func (k *kvCommand) lsCommand() *cobra.Command {
 }
 
 // listKeys lists the keys of a bucket in the order of their last revisions, or sorted.
-func (r *kvRun) listKeys(ctx context.Context, bucket, filter string, f lsFlags) error {
+func (r *clientRun) listKeys(ctx context.Context, bucket, filter string, f lsFlags) error {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {
 		return explain(err, bucket, filter)
@@ -293,7 +293,7 @@ func (r *kvRun) listKeys(ctx context.Context, bucket, filter string, f lsFlags) 
 }
 
 // keyRecords writes the fields that were asked for.
-func (r *kvRun) keyRecords(found []keyRecord, f lsFlags) error {
+func (r *clientRun) keyRecords(found []keyRecord, f lsFlags) error {
 	switch {
 	case f.verbose && f.values:
 		return r.out.List(found)
@@ -304,7 +304,7 @@ func (r *kvRun) keyRecords(found []keyRecord, f lsFlags) error {
 	}
 }
 
-func (r *kvRun) showKeys(bucket string, found []keyRecord, f lsFlags) {
+func (r *clientRun) showKeys(bucket string, found []keyRecord, f lsFlags) {
 	headers := []any{"Key", "Created", "Delta", "Revision"}
 	if f.values {
 		headers = append(headers, "Value")
@@ -322,7 +322,7 @@ func (r *kvRun) showKeys(bucket string, found []keyRecord, f lsFlags) {
 }
 
 // listBuckets lists the buckets, the smallest first, or sorted by name.
-func (r *kvRun) listBuckets(ctx context.Context, f lsFlags) error {
+func (r *clientRun) listBuckets(ctx context.Context, f lsFlags) error {
 	var found []bucketRecord
 	lister := r.JS.ListStreams(ctx)
 	for info := range lister.Info() {
@@ -356,7 +356,7 @@ func (r *kvRun) listBuckets(ctx context.Context, f lsFlags) error {
 	return nil
 }
 
-func (r *kvRun) showBuckets(found []bucketRecord) {
+func (r *clientRun) showBuckets(found []bucketRecord) {
 	t := r.style.NewTable("Key-Value Buckets", "Bucket", "Description", "Created", "Size", "Values", "Last Update")
 	for _, b := range found {
 		age := "never"

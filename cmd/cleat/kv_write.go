@@ -52,7 +52,7 @@ func argument(args []string, i int) *string {
 }
 
 // write is what put, create and update do: get the bucket and the value, store it, show it.
-func (r *kvRun) write(ctx context.Context, bucket, key string, v *valueSource, arg *string,
+func (r *clientRun) write(ctx context.Context, bucket, key string, v *valueSource, arg *string,
 	store func(jetstream.KeyValue, []byte) (uint64, error)) error {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {
@@ -83,7 +83,7 @@ func (k *kvCommand) putCommand() *cobra.Command {
 Without a value, or with "-", the value is read from standard input.`,
 		Args:              cli.Args("<bucket> <key> [value]"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			return r.write(ctx, args[0], args[1], &v, argument(args, 2),
 				func(kv jetstream.KeyValue, value []byte) (uint64, error) {
 					return kv.Put(ctx, args[1], value)
@@ -102,7 +102,7 @@ func (k *kvCommand) createCommand() *cobra.Command {
 		Short:             "Puts a value into a key only if the key is new or its last operation was a delete",
 		Args:              cli.Args("<bucket> <key> [value]"),
 		ValidArgsFunction: k.completeBucket,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			var opts []jetstream.KVCreateOpt
 			if ttl > 0 {
 				opts = append(opts, jetstream.KeyTTL(ttl))
@@ -132,7 +132,7 @@ func (k *kvCommand) updateCommand() *cobra.Command {
 			}
 			return endingInRevision(pattern)(cmd, args)
 		},
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			last := len(args) - 1
 			revision, err := parseRevision(args[last])
 			if err != nil {
@@ -171,7 +171,7 @@ func (k *kvCommand) delCommand() *cobra.Command {
 		Short:             "Deletes a key or the entire bucket",
 		Args:              cli.Args("<bucket> [key]"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			if len(args) == 1 || args[1] == "" {
 				return r.deleteBucket(ctx, args[0], force)
 			}
@@ -191,7 +191,7 @@ func (k *kvCommand) purgeCommand() *cobra.Command {
 		Short:             "Deletes a key from the bucket, clearing history before creating a delete marker",
 		Args:              cli.Args("<bucket> <key>"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			var opts []jetstream.KVDeleteOpt
 			if ttl > 0 {
 				opts = append(opts, jetstream.PurgeTTL(ttl))
@@ -212,7 +212,7 @@ func (k *kvCommand) revertCommand() *cobra.Command {
 		Short:             "Reverts a value to a previous revision using put",
 		Args:              endingInRevision("<bucket> <key> <revision>"),
 		ValidArgsFunction: k.completeKey,
-		RunE: k.run(func(ctx context.Context, r *kvRun, args []string) error {
+		RunE: k.run(func(ctx context.Context, r *clientRun, args []string) error {
 			revision, err := parseRevision(args[2])
 			if err != nil {
 				return err
@@ -226,7 +226,7 @@ func (k *kvCommand) revertCommand() *cobra.Command {
 
 // revert stores the value of an old revision again, as an update of the newest, so that a write made
 // while the user thinks is not lost.
-func (r *kvRun) revert(ctx context.Context, bucket, key string, revision uint64, force bool) error {
+func (r *clientRun) revert(ctx context.Context, bucket, key string, revision uint64, force bool) error {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {
 		return explain(err, bucket, key)
@@ -255,7 +255,7 @@ func (r *kvRun) revert(ctx context.Context, bucket, key string, revision uint64,
 }
 
 // mark asks, then writes a marker over a key.
-func (r *kvRun) mark(ctx context.Context, bucket, key string, force bool, op, question, skipped string,
+func (r *clientRun) mark(ctx context.Context, bucket, key string, force bool, op, question, skipped string,
 	write func(jetstream.KeyValue) error) error {
 	kv, err := r.JS.KeyValue(ctx, bucket)
 	if err != nil {

@@ -73,7 +73,8 @@ func newRootCommand() *cobra.Command {
 		Version: config.Version,
 	})
 	root.SetVersionTemplate(versionText("cleat") + "\n")
-	root.AddCommand(newServerCommand(), newDevCommand(), newVersionCommand(), newKVCommand(connectionFlags(root)))
+	options := connectionFlags(root)
+	root.AddCommand(newServerCommand(), newDevCommand(), newVersionCommand(), newKVCommand(options), newClusterCommand(options))
 	return root
 }
 

@@ -58,7 +58,11 @@ func (f streamFigures) Meta() *monitor.MetaCluster {
 		Name: f.cluster.Name(), Leader: f.cluster.PeerName(f.cluster.MetaLeader()),
 		Size: size, QuorumNeeded: size/2 + 1,
 	}
-	out.Replicas, out.Peer = f.streams.MetaPeers()
+	others, leader := f.streams.MetaPeers()
+	out.Peer = leader
+	if out.Leader == "" || f.cluster.MetaLeader() == f.cluster.ServerID() { // Another does not know how far they are.
+		out.Replicas = others
+	}
 	return out
 }
 
@@ -72,6 +76,28 @@ func replicaDigest(d cluster.Digest, err error) monitor.ReplicaDigest {
 		return monitor.ReplicaDigest{Error: err.Error()}
 	}
 	return monitor.ReplicaDigest{Applied: d.Applied, Term: d.Term, SHA256: d.Sum}
+}
+
+func (f streamFigures) Lost() []monitor.LostStream {
+	m := f.cluster.Meta()
+	if m == nil || !f.cluster.Clustered() {
+		return nil
+	}
+	var out []monitor.LostStream
+	for _, s := range m.Streams("") {
+		lost := monitor.LostStream{Account: s.Account, Name: s.Config.Name, Replicas: max(1, s.Config.Replicas)}
+		for _, r := range s.Members() {
+			if r.Server == f.cluster.ServerID() || f.cluster.Reachable(r.Server) {
+				lost.Servers = nil
+				break
+			}
+			lost.Servers = append(lost.Servers, f.cluster.PeerName(r.Server))
+		}
+		if lost.Servers != nil {
+			out = append(out, lost)
+		}
+	}
+	return out
 }
 
 func (f streamFigures) Streams() []monitor.Stream {

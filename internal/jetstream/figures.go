@@ -44,8 +44,11 @@ func (s *Service) NumConsumers(cs *cluster.Stream) int {
 // Cluster tells who leads a stream and how far the others are.
 func (s *Service) Cluster(cs *cluster.Stream) *api.ClusterInfo { return s.clusterInfo(cs) }
 
-// MetaPeers are the members of the meta group other than its leader; self is this server's short
-// name among them.
-func (s *Service) MetaPeers() (others []*api.PeerInfo, self string) {
-	return peerInfos(s.cluster.MetaInfo().Others), peerID(s.cluster.ServerID())
+// MetaPeers are the members of the meta group other than its leader, and the leader's short name, or "".
+func (s *Service) MetaPeers() (others []*api.PeerInfo, leader string) {
+	i := s.cluster.MetaInfo()
+	if i.Leader != 0 {
+		leader = peerID(i.Leader)
+	}
+	return peerInfos(i.Others), leader
 }

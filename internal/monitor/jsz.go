@@ -30,6 +30,7 @@ type Jsz struct {
 	Meta            *MetaCluster     `json:"meta_cluster,omitempty"`
 	Accounts        []*AccountDetail `json:"account_details,omitempty"`
 	Total           int              `json:"total"`
+	Lost            []LostStream     `json:"lost_streams,omitempty"` // only where they are asked for
 }
 
 // JetStreamConfig is JetStream as configured.
@@ -119,6 +120,7 @@ type JszQuery struct {
 	StreamLeaderOnly bool   `json:"stream_leader_only"` // only streams this server leads
 	Raft             bool   `json:"raft"`
 	Digest           bool   `json:"digest"` // checksums of all that is held: dear
+	Lost             bool   `json:"lost"`
 	Offset           int    `json:"offset"`
 	Limit            int    `json:"limit"`
 }
@@ -136,6 +138,7 @@ func parseJszQuery(values url.Values) (JszQuery, error) {
 		StreamLeaderOnly: q.flag("stream-leader-only"),
 		Raft:             q.flag("raft"),
 		Digest:           q.flag("digest"),
+		Lost:             q.flag("lost"),
 		Offset:           q.number("offset"),
 		Limit:            q.number("limit"),
 	}
@@ -159,6 +162,9 @@ func (m *Monitor) Jsz(q JszQuery) *Jsz {
 	if q.Digest && out.Meta != nil {
 		d := js.MetaDigest()
 		out.Meta.Digest = &d
+	}
+	if q.Lost {
+		out.Lost = js.Lost()
 	}
 	streams := js.Streams()
 	for _, s := range streams {

@@ -82,6 +82,10 @@ func (*sample) Streams() []Stream {
 	}}
 }
 
+func (*sample) Lost() []LostStream {
+	return []LostStream{{Account: "A", Name: "gone", Replicas: 1, Servers: []string{"n9"}}}
+}
+
 func (*sample) MetaDigest() ReplicaDigest { return ReplicaDigest{Applied: 12, Term: 2, SHA256: "00"} }
 
 func (s *sample) Check(q HealthQuery) []HealthProblem {

@@ -121,6 +121,8 @@ type JetStream interface {
 	Meta() *MetaCluster // nil on a server outside a cluster
 	// Streams returns those with a replica on this server.
 	Streams() []Stream
+	// Lost returns the streams of which this server reaches no replica.
+	Lost() []LostStream
 	// MetaDigest is the meta group's on this server.
 	MetaDigest() ReplicaDigest
 }
@@ -166,6 +168,14 @@ type Stream struct {
 	NumConsumers int
 	// Digest reads all that the replica holds; it is called only when somebody asks.
 	Digest func() ReplicaDigest
+}
+
+// LostStream is a stream that nobody can serve, and where its replicas are.
+type LostStream struct {
+	Account  string   `json:"account"`
+	Name     string   `json:"name"`
+	Replicas int      `json:"num_replicas"`
+	Servers  []string `json:"servers"`
 }
 
 // ReplicaDigest says what a replica holds, by a checksum: equal on replicas that have applied the same.

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"maps"
 	"math"
 	"runtime"
 	"runtime/debug"
@@ -136,7 +137,7 @@ func (m *Monitor) Varz() *Varz {
 		GoVersion: runtime.Version(), Cores: runtime.NumCPU(), MaxProcs: runtime.GOMAXPROCS(0),
 		Start: m.src.Start.UTC(), Now: now, Uptime: uptime(now.Sub(m.src.Start)),
 		ConfigDigest: c.Digest, ConfigLoadTime: m.src.Loaded().UTC(),
-		Tags: c.ServerTags, Metadata: c.ServerMetadata, SystemAccount: c.SystemAccount,
+		Tags: c.ServerTags, Metadata: metadata(c), SystemAccount: c.SystemAccount,
 		HTTPReqStats: make(map[string]uint64),
 	}
 	for path, n := range m.requests {
@@ -153,6 +154,16 @@ func (m *Monitor) Varz() *Varz {
 		v.JetStream = JetStreamVarz{Config: jetStreamConfig(c, u), Stats: jetStreamStats(u), Meta: js.Meta(), Limits: jetStreamLimits(c)}
 	}
 	return v
+}
+
+// MetadataVersion is the name under which a server's metadata tell its version: the one in Version is that of
+// the protocol.
+const MetadataVersion = "cleat.version"
+
+func metadata(c *config.Config) map[string]string {
+	m := map[string]string{MetadataVersion: config.Version}
+	maps.Copy(m, c.ServerMetadata)
+	return m
 }
 
 func (v *Varz) setConfig(c *config.Config) {

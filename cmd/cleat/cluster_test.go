@@ -1,0 +1,136 @@
+//go:build unix
+
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cleatkv/cleat/test/process"
+)
+
+// tool runs the command line tool against a server.
+type tool struct {
+	t   *testing.T
+	exe string
+	url string
+}
+
+// run returns what a command wrote and its exit code.
+func (c tool) run(args ...string) (out string, code int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	b, err := exec.CommandContext(ctx, c.exe, append([]string{"--no-context", "-s", c.url}, args...)...).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		c.t.Fatal(err)
+	}
+	if exit != nil {
+		code = exit.ExitCode()
+	}
+	return string(b), code
+}
+
+// expect runs a command until it ends with a code and says all of the words; a cluster needs a moment to see
+// what has happened.
+func (c tool) expect(code int, words []string, args ...string) {
+	c.t.Helper()
+	var out string
+	var got int
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		out, got = c.run(args...)
+		missing := false
+		for _, w := range words {
+			missing = missing || !strings.Contains(out, w)
+		}
+		if got == code && !missing {
+			return
+		}
+	}
+	c.t.Fatalf("%v: exit code %d, not %d with %q:\n%s", args, got, code, words, out)
+}
+
+// An operator's day: look, move leaders, lose a server, be told, declare it gone.
+func TestClusterCommands(t *testing.T) {
+	servers := process.NewCluster(t, 3, `accounts { $SYS { users: [{user: sys, password: sys}] } }`)
+	exe, err := process.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := tool{t, exe, servers[0].URL()}
+	sys := tool{t, exe, "nats://sys:sys@" + servers[0].Addr}
+	js, err := jetstream.New(servers[0].Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for i := range 4 {
+		if _, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: fmt.Sprint("B", i), Replicas: 3}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	sys.expect(0, []string{"Cluster C", "n0", "n1", "n2", "meta leader", "3 servers of 3 online", "4 streams", "No problems"}, "cluster", "status")
+	user.expect(0, []string{"Cluster C", "n0", "n1", "n2", "Seen from account $G"}, "cluster", "status")
+	user.expect(0, []string{"OK: 3 servers, 4 streams"}, "cluster", "check")
+	sys.expect(0, []string{"OK: 3 servers, meta leader n", "4 streams"}, "cluster", "check", "--servers", "3")
+	sys.expect(1, []string{"WARNING: 3 servers answer, not 5"}, "cluster", "check", "--servers", "5")
+
+	out, _ := user.run("cluster", "peers", "B0", "-o", "json")
+	var peers []struct {
+		Bucket, Server, Role string
+		Current              bool
+	}
+	if err := json.Unmarshal([]byte(out), &peers); err != nil || len(peers) != 3 || peers[0].Role != "leader" || peers[0].Bucket != "B0" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	user.expect(0, []string{peers[1].Server + " leads bucket B0 now, after " + peers[0].Server}, "cluster", "step-down", "B0", "--to", peers[1].Server)
+	user.expect(1, []string{`preferred server "n9" not known`}, "cluster", "step-down", "B0", "--to", "n9")
+	user.expect(3, []string{"no bucket and no stream: nope"}, "cluster", "step-down", "nope")
+	user.expect(6, []string{"only users of the system account"}, "cluster", "step-down", "meta")
+	user.expect(6, []string{"only users of the system account"}, "cluster", "remove", "n1")
+	sys.expect(0, []string{"leads the cluster now, after n"}, "cluster", "step-down", "meta")
+
+	for i := range 4 {
+		if out, code := user.run("cluster", "step-down", fmt.Sprint("B", i), "--to", "n0"); code != 0 && !strings.Contains(out, "already leader") {
+			t.Fatalf("exit code %d: %s", code, out)
+		}
+	}
+	user.expect(0, []string{"n1 would lead", "n2 would lead"}, "cluster", "balance", "--dry-run")
+	user.expect(0, []string{"n1 leads", "n2 leads"}, "cluster", "balance")
+	user.expect(0, []string{"as evenly as they can be"}, "cluster", "balance")
+
+	if _, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "SOLO"}); err != nil {
+		t.Fatal(err)
+	}
+	out, _ = user.run("cluster", "peers", "SOLO", "-o", "csv")
+	owner := int(out[strings.LastIndex(out, ",n")+2] - '0')
+	lost := 2
+	if owner == 2 { // Lose another first.
+		lost = 1
+	}
+	name := fmt.Sprint("n", lost)
+	servers[lost].Kill()
+	sys.expect(1, []string{"WARNING: server " + name + " does not answer, and with it 4 replicas"}, "cluster", "check")
+	user.expect(0, []string{"OFFLINE, seen", "warning: server " + name}, "cluster", "status")
+	sys.expect(4, []string{"is still needed", "bucket SOLO has its only replica there"}, "cluster", "remove", fmt.Sprint("n", owner))
+	sys.expect(2, []string{"without a terminal"}, "cluster", "remove", name)
+	sys.expect(3, []string{"no server of the cluster is called n9"}, "cluster", "remove", "n9")
+	sys.expect(0, []string{"Server " + name + " does not belong to cluster C any more"}, "cluster", "remove", name, "--force")
+	sys.expect(0, []string{"2 servers of 2 online"}, "cluster", "status")
+
+	// Without a majority nothing works, and whoever still answers says so.
+	servers[3-lost].Kill()
+	sys.expect(2, []string{"CRITICAL", "no meta leader", "needs 2"}, "cluster", "check")
+	servers[0].Kill()
+	sys.expect(2, []string{"CRITICAL: cannot connect to nats://xxxxx@"}, "cluster", "check", "--timeout", "1s")
+}
