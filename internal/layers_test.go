@@ -28,6 +28,9 @@ const policy = `
 	subject < storage < storage/search < storage/index < ENGINES;
 	ENGINES, sim/simfs < storage/storagetest;
 
+	# Sockets.
+	rawio < peer, server;
+
 	# State and replication. replica declares what a machine is; stream and meta are machines.
 	wal < replica;
 	api, storage < consumer;

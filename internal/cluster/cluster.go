@@ -480,5 +480,8 @@ func (e env) LeaderChanged(r *replica.Replica) {
 	}
 }
 
-// TurnEnd lets those who answered clients flush.
-func (e env) TurnEnd() { e.c.opts.Hooks.TurnEnd() }
+// TurnEnd sends the answers that were gathered, to other servers and to clients.
+func (e env) TurnEnd() {
+	e.c.forward.flush()
+	e.c.opts.Hooks.TurnEnd()
+}

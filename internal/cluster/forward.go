@@ -27,9 +27,15 @@ const forwardFor = 10 * time.Second
 type forwarder struct {
 	c *Cluster
 
-	mu      sync.Mutex
-	next    uint64
-	pending map[uint64]*forwarded
+	mu       sync.Mutex
+	next     uint64
+	pending  map[uint64]*forwarded
+	expireAt time.Time
+
+	answers struct {
+		sync.Mutex
+		to []uint64 // servers for which outcomes are queued and not flushed
+	}
 }
 
 type forwarded struct {
@@ -99,6 +105,7 @@ func (f *forwarder) serve(from uint64, payload []byte) error {
 	g := f.c.group(group)
 	if g == nil || g.rep.Load() == nil {
 		answer(nil, errNoLeader)
+		f.flush()
 		return nil
 	}
 	err := g.propose(g.rep.Load(), payload[16:], WaiterFunc(answer))
@@ -107,10 +114,23 @@ func (f *forwarder) serve(from uint64, payload []byte) error {
 	}
 	if err != nil {
 		answer(nil, err)
+		f.flush()
 	}
 	return nil
 }
 
+// flush sends the outcomes that were gathered.
+func (f *forwarder) flush() {
+	f.answers.Lock()
+	to := f.answers.to
+	f.answers.to = nil
+	f.answers.Unlock()
+	for _, server := range to {
+		f.c.transport.Flush(server, peer.LaneRequests)
+	}
+}
+
+// answer queues an outcome; flush sends it.
 func (f *forwarder) answer(to, id uint64, group wal.GroupID, result any, err error) {
 	st := statusResult
 	switch {
@@ -127,7 +147,7 @@ func (f *forwarder) answer(to, id uint64, group wal.GroupID, result any, err err
 		st = statusUnknown
 	}
 	// If the answer cannot be sent, the connection is gone, and the asker calls it unknown.
-	_ = f.c.send(to, peer.LaneRequests, kindOutcome, func(b []byte) []byte {
+	_ = f.c.transport.Queue(to, peer.LaneRequests, kindOutcome, func(b []byte) []byte {
 		b = binary.LittleEndian.AppendUint64(b, id)
 		b = append(b, byte(st))
 		switch st {
@@ -142,6 +162,11 @@ func (f *forwarder) answer(to, id uint64, group wal.GroupID, result any, err err
 		}
 		return b
 	})
+	f.answers.Lock()
+	if !slices.Contains(f.answers.to, to) {
+		f.answers.to = append(f.answers.to, to)
+	}
+	f.answers.Unlock()
 }
 
 // outcome takes an answer.
@@ -197,8 +222,12 @@ func (f *forwarder) lost(server uint64) {
 	f.finish(func(p *forwarded) bool { return p.to == server })
 }
 
-// expire gives up on outcomes that do not come.
+// expire gives up on outcomes that do not come. It looks at all of them, so not at every tick.
 func (f *forwarder) expire(now time.Time) {
+	if now.Before(f.expireAt) {
+		return
+	}
+	f.expireAt = now.Add(forwardFor / 10)
 	f.finish(func(p *forwarded) bool { return now.Sub(p.begun) > forwardFor })
 }
 

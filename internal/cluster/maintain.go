@@ -199,7 +199,7 @@ func (c *Cluster) tickLoop() {
 				g.stream.expire(now.UnixNano())
 			}
 		}
-		c.opts.Hooks.TurnEnd()
+		env{c}.TurnEnd()
 	}
 }
 

@@ -273,6 +273,9 @@ func (c *Cluster) peerGone(server uint64) {
 
 // Send hands Raft messages to the transport, those for one server together.
 func (e env) Send(messages []replica.Outgoing) {
+	if e.c.transport == nil {
+		return
+	}
 	frames := make(map[uint64][]replica.Outgoing, 4)
 	var order []uint64
 	for _, o := range messages {
@@ -293,7 +296,7 @@ func (e env) Send(messages []replica.Outgoing) {
 	for _, to := range order {
 		for rest := frames[to]; len(rest) > 0; {
 			// What cannot be sent is lost, which Raft expects of a network.
-			err := e.c.send(to, peer.LaneRaft, kindRaft, func(b []byte) []byte {
+			err := e.c.transport.Queue(to, peer.LaneRaft, kindRaft, func(b []byte) []byte {
 				for start := len(b); len(rest) > 0 && len(b)-start < raftFrameBytes; rest = rest[1:] {
 					b = peer.AppendMessage(b, uint64(rest[0].From.Group()), rest[0].Message)
 				}
@@ -303,6 +306,7 @@ func (e env) Send(messages []replica.Outgoing) {
 				break
 			}
 		}
+		e.c.transport.Flush(to, peer.LaneRaft)
 	}
 }
 

@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/cleatkv/cleat/internal/rawio"
 )
 
 // target is an address that we dial for as long as it is wanted. Which server answers there is
@@ -34,53 +37,6 @@ func (l *link) up() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alive == int(laneCount)
-}
-
-// outbox is what waits to be sent on one lane. While no connection is up nothing is taken.
-type outbox struct {
-	mu    sync.Mutex
-	buf   []byte
-	open  bool
-	bound int
-	wake  chan struct{}
-}
-
-func newOutbox(bound int) *outbox { return &outbox{bound: bound, wake: make(chan struct{}, 1)} }
-
-func (o *outbox) send(kind Kind, build func([]byte) []byte) error {
-	o.mu.Lock()
-	if !o.open {
-		o.mu.Unlock()
-		return ErrUnreachable
-	}
-	if len(o.buf) > o.bound {
-		o.mu.Unlock()
-		return ErrFull
-	}
-	o.buf = appendFrame(o.buf, kind, build)
-	o.mu.Unlock()
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// take swaps what waits for an empty buffer.
-func (o *outbox) take(empty []byte) []byte {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	full := o.buf
-	o.buf = empty[:0]
-	return full
-}
-
-// reset drops what waits: it belonged to a connection that is gone. Order within a connection is a
-// promise; across connections there is none.
-func (o *outbox) reset(open bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.buf, o.open = nil, open
 }
 
 // Dial keeps connections to the address from now on. Calling it again for the same address changes
@@ -154,6 +110,9 @@ func (t *Transport) connect(ctx context.Context, tg *target, lane Lane) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
+	if plain := rawio.Wrap(conn); plain != nil {
+		conn = plain
+	}
 	if t.opts.TLS != nil {
 		cfg := t.opts.TLS.Clone()
 		if cfg.ServerName == "" {
@@ -208,7 +167,8 @@ func (t *Transport) linkTo(server uint64) *link {
 // answers pings on the same connection: one that is silent for long is as good as gone.
 func (t *Transport) drive(ctx context.Context, conn net.Conn, r *reader, l *link, lane Lane) error {
 	o := l.lanes[lane]
-	if !t.claim(l, o) {
+	conn.SetDeadline(time.Time{}) // That of the greeting.
+	if !t.claim(conn, l, o) {
 		// Two addresses lead to the same server: one connection is enough while it lives.
 		select {
 		case <-ctx.Done():
@@ -230,8 +190,6 @@ func (t *Transport) drive(ctx context.Context, conn net.Conn, r *reader, l *link
 	defer conn.Close()
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
-	pingFrame := appendFrame(nil, kindPing, func(b []byte) []byte { return b })
-	var buf []byte
 	for {
 		select {
 		case <-ctx.Done():
@@ -239,32 +197,22 @@ func (t *Transport) drive(ctx context.Context, conn net.Conn, r *reader, l *link
 		case err := <-silent:
 			return err
 		case <-ping.C:
-			conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if _, err := conn.Write(pingFrame); err != nil {
-				return err
-			}
+			o.append(kindPing, func(b []byte) []byte { return b })
 		case <-o.wake:
-			buf = o.take(buf)
-			conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if _, err := conn.Write(buf); err != nil {
-				return err
-			}
-			if cap(buf) > 4<<20 {
-				buf = nil
-			}
+			// Whoever is about to send more, does so first.
+			runtime.Gosched()
+		}
+		if err := o.write(conn); err != nil {
+			return err
 		}
 	}
 }
 
 // claim makes the outbox take frames for this connection, unless another one has it.
-func (t *Transport) claim(l *link, o *outbox) bool {
-	o.mu.Lock()
-	if o.open {
-		o.mu.Unlock()
+func (t *Transport) claim(conn net.Conn, l *link, o *outbox) bool {
+	if !o.begin(conn) {
 		return false
 	}
-	o.buf, o.open = nil, true
-	o.mu.Unlock()
 	l.mu.Lock()
 	l.alive++
 	up := l.alive == int(laneCount)
@@ -276,7 +224,7 @@ func (t *Transport) claim(l *link, o *outbox) bool {
 }
 
 func (t *Transport) release(l *link, o *outbox) {
-	o.reset(false)
+	o.end()
 	l.mu.Lock()
 	was := l.alive == int(laneCount)
 	l.alive--

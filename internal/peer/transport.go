@@ -11,6 +11,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/cleatkv/cleat/internal/rawio"
 )
 
 // Lane keeps traffic of different kinds on connections of their own, so that a snapshot does not
@@ -152,15 +154,43 @@ func (t *Transport) Close() error {
 	return err
 }
 
-// Send queues one frame to a server. build appends the payload; it is called before Send returns.
+// Send queues one frame to a server and has it written soon. build appends the payload; it is called
+// before Send returns.
 func (t *Transport) Send(server uint64, lane Lane, kind Kind, build func([]byte) []byte) error {
+	o := t.outbox(server, lane)
+	if o == nil {
+		return ErrUnreachable
+	}
+	err := o.append(kind, build)
+	o.signal()
+	return err
+}
+
+// Queue is Send, but the frame waits for Flush, which must follow: for those who send several frames
+// at once, and would otherwise wake a goroutine for what they can write themselves.
+func (t *Transport) Queue(server uint64, lane Lane, kind Kind, build func([]byte) []byte) error {
+	o := t.outbox(server, lane)
+	if o == nil {
+		return ErrUnreachable
+	}
+	return o.append(kind, build)
+}
+
+// Flush writes what is queued, without blocking.
+func (t *Transport) Flush(server uint64, lane Lane) {
+	if o := t.outbox(server, lane); o != nil {
+		o.flush()
+	}
+}
+
+func (t *Transport) outbox(server uint64, lane Lane) *outbox {
 	t.mu.Lock()
 	l := t.mu.links[server]
 	t.mu.Unlock()
 	if l == nil {
-		return ErrUnreachable
+		return nil
 	}
-	return l.lanes[lane].send(kind, build)
+	return l.lanes[lane]
 }
 
 // Reachable tells whether there is a connection to the server on every lane.
@@ -203,8 +233,11 @@ func (t *Transport) accept() {
 // serve reads what a peer sends on a connection that it opened. We answer only greetings and pings.
 func (t *Transport) serve(raw net.Conn) {
 	conn := raw
+	if plain := rawio.Wrap(raw); plain != nil {
+		conn = plain
+	}
 	if t.opts.TLS != nil {
-		conn = tls.Server(raw, t.opts.TLS)
+		conn = tls.Server(conn, t.opts.TLS)
 	}
 	c := newReader(conn)
 	conn.SetDeadline(time.Now().Add(helloTimeout))

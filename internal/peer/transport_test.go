@@ -134,11 +134,11 @@ func TestTransportRefusesStrangers(t *testing.T) {
 
 func TestOutboxIsBounded(t *testing.T) {
 	o := newOutbox(1000)
-	o.reset(true)
+	o.open = true
 	var err error
 	n := 0
 	for ; err == nil && n < 1000; n++ {
-		err = o.send(KindFirst, func(b []byte) []byte { return append(b, make([]byte, 100)...) })
+		err = o.append(KindFirst, func(b []byte) []byte { return append(b, make([]byte, 100)...) })
 	}
 	if !errors.Is(err, ErrFull) || n > 12 {
 		t.Fatalf("%d frames, %v", n, err)

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/cleatkv/cleat/internal/rawio"
 )
 
 const (
@@ -109,7 +111,7 @@ type socket struct {
 
 func newSocket(nc net.Conn) *socket {
 	s := &socket{nc: nc}
-	if sc, ok := nc.(syscall.Conn); ok && rawIO {
+	if sc, ok := nc.(syscall.Conn); ok && rawio.Supported {
 		if raw, err := sc.SyscallConn(); err == nil {
 			s.raw = raw
 		}
@@ -144,7 +146,7 @@ func (s *socket) fill(in *input, want int) error {
 
 func (s *socket) tryRead(fd uintptr) (done bool) {
 	in := s.read.in
-	n, err := readNow(fd, in.space(s.read.want))
+	n, err := rawio.Read(fd, in.space(s.read.want))
 	in.n += n
 	s.read.err = err
 	if n == 0 && err == nil {
@@ -197,7 +199,7 @@ func (s *socket) writeRaw(p []byte) (int, error) {
 }
 
 func (s *socket) tryWrite(fd uintptr) (done bool) {
-	s.write.n, s.write.err = writeNow(fd, s.write.p)
+	s.write.n, s.write.err = rawio.Write(fd, s.write.p)
 	return true
 }
 
