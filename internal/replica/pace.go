@@ -8,12 +8,21 @@ import (
 // tick.
 const beatsMax = 16
 
-// pace holds back what Raft would send again and again to a member that does not answer for a while.
-// Each round of reads sends it a heartbeat, and Raft answers each response to one, if the member's log
-// lags, with as many entries as fit into a message. A member that was stopped for some seconds then
-// answers thousands of heartbeats at once, and would be sent the same megabyte thousands of times.
-// Raft takes what is held back for lost, and sends it again at a later heartbeat.
+// pace holds back some of what Raft wants sent to one member, which Raft has to stand: it takes what
+// does not arrive for lost, and sends it again.
+//
+// The news that entries are committed waits for the next entries, or a moment (see Shard.SendLate):
+// alone it would cost every member a wake-up and an answer for each write.
+//
+// A member that does not answer for a while is not sent the same again and again. Each round of reads
+// sends it a heartbeat, and Raft answers each response to one, if the member's log lags, with as many
+// entries as fit into a message. A member that was stopped for some seconds would answer thousands of
+// heartbeats at once, and be sent the same megabyte thousands of times.
 type pace struct {
+	member uint64
+
+	news *pb.Message // an append without entries that waits
+
 	heard    uint64 // tick of the last message of the member, 0 for none
 	beats    int    // heartbeats since then
 	beatTick uint64 // of the last heartbeat
@@ -32,7 +41,7 @@ func (r *Replica) heard(member uint64) {
 	}
 }
 
-// holdBack tells whether a message that Raft wants sent is one too many.
+// holdBack tells whether a message that Raft wants sent is not to be sent now.
 func (r *Replica) holdBack(m *pb.Message) bool {
 	switch m.GetType() {
 	case pb.MsgHeartbeat:
@@ -42,26 +51,38 @@ func (r *Replica) holdBack(m *pb.Message) bool {
 		}
 		p.beatTick = r.ticks
 	case pb.MsgApp:
-		if len(m.GetEntries()) == 0 {
-			return false
-		}
 		p := r.paceOf(m.GetTo())
+		if len(m.GetEntries()) == 0 {
+			p.news = m
+			r.shard.late(r)
+			return true
+		}
 		if p.probe == m.GetIndex() && p.probeTerm == m.GetTerm() && r.ticks-p.probeTick < heartbeatTicks {
 			return true
 		}
 		p.probe, p.probeTerm, p.probeTick = m.GetIndex(), m.GetTerm(), r.ticks
+		p.news = nil // These entries bring it.
 	}
 	return false
 }
 
-func (r *Replica) paceOf(member uint64) *pace {
-	p := r.paces[member]
-	if p == nil {
-		if r.paces == nil {
-			r.paces = make(map[uint64]*pace)
+// sendLate sends the news that waits.
+func (r *Replica) sendLate(out *turnOutput) {
+	for i := range r.paces {
+		p := &r.paces[i]
+		if p.news != nil && p.news.GetTerm() == r.term && r.failed == nil {
+			out.messages = append(out.messages, Outgoing{From: r, Message: p.news})
 		}
-		p = &pace{}
-		r.paces[member] = p
+		p.news = nil
 	}
-	return p
+}
+
+func (r *Replica) paceOf(member uint64) *pace {
+	for i := range r.paces {
+		if r.paces[i].member == member {
+			return &r.paces[i]
+		}
+	}
+	r.paces = append(r.paces, pace{member: member})
+	return &r.paces[len(r.paces)-1]
 }

@@ -54,6 +54,7 @@ type Shard struct {
 	replicas   map[wal.GroupID]*Replica
 	order      []*Replica // of replicas, by opening
 	dirty      []*Replica
+	lates      []*Replica // whose members wait for news
 	spare      []event
 	spareDirty []*Replica
 	out        turnOutput
@@ -202,6 +203,7 @@ func (s *Shard) Turn(tick bool) {
 	clear(events)
 	s.spare = events[:0]
 	if tick {
+		s.SendLate()
 		for _, r := range s.order {
 			if r.failed == nil {
 				r.tick()
@@ -222,6 +224,29 @@ func (s *Shard) Turn(tick bool) {
 	s.flush()
 	s.settle()
 	s.env.TurnEnd()
+}
+
+// late notes that members of the replica wait for news.
+func (s *Shard) late(r *Replica) {
+	if !r.isLate {
+		r.isLate = true
+		s.lates = append(s.lates, r)
+	}
+}
+
+// Late tells whether SendLate has something to do.
+func (s *Shard) Late() bool { return len(s.lates) > 0 }
+
+// SendLate tells members what is committed and was not told with new entries. Whoever drives the
+// shard calls it a moment after a turn; each tick calls it too. Owner only.
+func (s *Shard) SendLate() {
+	for i, r := range s.lates {
+		r.isLate = false
+		r.sendLate(&s.out)
+		s.lates[i] = nil
+	}
+	s.lates = s.lates[:0]
+	s.flush()
 }
 
 // settle applies, and goes on until no replica has anything left to do.
