@@ -79,6 +79,15 @@ func TestClusterCommands(t *testing.T) {
 		}
 	}
 
+	// Who makes a bucket sees its replicas at work, not how they begin.
+	for i, args := range [][]string{{"kv", "add", "FRESH", "--replicas", "3"}, {"kv", "info", "FRESH"}} {
+		out, code := user.run(args...)
+		if code != 0 || strings.Count(out, ", current, seen ") != 2 {
+			t.Errorf("%d: exit code %d: %s", i, code, out)
+		}
+	}
+	user.expect(0, nil, "kv", "del", "FRESH", "--force")
+
 	sys.expect(0, []string{"Cluster C", "n0", "n1", "n2", "meta leader", "3 servers of 3 online", "4 streams", "No problems"}, "cluster", "status")
 	user.expect(0, []string{"Cluster C", "n0", "n1", "n2", "Seen from account $G"}, "cluster", "status")
 	user.expect(0, []string{"OK: 3 servers, 4 streams"}, "cluster", "check")

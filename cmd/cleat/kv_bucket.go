@@ -145,6 +145,7 @@ func (k *kvCommand) addCommand() *cobra.Command {
 			if err != nil {
 				return explain(err, args[0], "")
 			}
+			r.settle(ctx, kv)
 			return r.showStatus(ctx, kv)
 		}),
 	}

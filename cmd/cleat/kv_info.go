@@ -79,6 +79,21 @@ func streamInfo(ctx context.Context, kv jetstream.KeyValue) (*jetstream.StreamIn
 	return s.StreamInfo(), nil
 }
 
+// settleTime is how long the replicas of a new bucket have to follow their leader before they are shown
+// as outdated. They take a moment; a user would take it for a fault.
+const settleTime = time.Second
+
+// settle waits for that.
+func (r *clientRun) settle(ctx context.Context, kv jetstream.KeyValue) {
+	for end := time.Now().Add(settleTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		info, err := streamInfo(ctx, kv)
+		if err != nil || info.Cluster == nil || info.Cluster.Leader != "" &&
+			!slices.ContainsFunc(info.Cluster.Replicas, func(p *jetstream.PeerInfo) bool { return !p.Current }) {
+			return
+		}
+	}
+}
+
 // showStatus shows a bucket's configuration and state.
 func (r *clientRun) showStatus(ctx context.Context, kv jetstream.KeyValue) error {
 	info, err := streamInfo(ctx, kv)

@@ -22,7 +22,7 @@ type ReplicaInfo struct {
 	Name    string
 	Current bool          // it votes, was heard of lately, and has what the leader has
 	Offline bool          // it cannot be reached
-	Silent  time.Duration // since it was last heard of
+	Silent  time.Duration // since it was last heard of, at most; 0 if that is not known
 	Lag     uint64        // log entries that it is behind
 }
 
@@ -94,6 +94,9 @@ func (g *group) member(m meta.Replica, st *replica.Status) ReplicaInfo {
 		r.Lag = head - p.Match
 	}
 	r.Silent = time.Duration(p.Silent) * replica.TickInterval
+	if p.Active {
+		r.Silent += replica.TickInterval // It was in this tick, or some time in the one counted last; not never.
+	}
 	r.Current = p.Active && !p.Learner && !p.Snap && !r.Offline && r.Lag <= currentLag
 	return r
 }
