@@ -177,8 +177,10 @@ func (c *Cluster) startSingle() error {
 	if !c.id.blank() {
 		return c.open(nil)
 	}
+	// The cluster has the server's number, which is durable. With one that is drawn now, a start that
+	// fails or loses power on the way would leave a log that the next start takes for a stranger's.
 	id := c.id
-	id.cluster, id.member, id.founder = randomID(), 1, true
+	id.cluster, id.member, id.founder = id.server, 1, true
 	self := c.self()
 	self.Member = id.member
 	return c.become(id, []meta.Server{self})

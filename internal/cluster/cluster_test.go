@@ -3,13 +3,17 @@ package cluster
 import (
 	"fmt"
 	"log/slog"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/stream"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/cleatkv/cleat/sim/simfs"
 )
 
 // deaf hooks hear nothing.
@@ -255,4 +259,37 @@ func deleteStream(t *testing.T, c *Cluster, name string) error {
 		c.DeleteStream("$G", name, func(_ *meta.Stream, err error) { done(nil, err) })
 	})
 	return err
+}
+
+// A first start that fails anywhere on its way does not stand in the way of the next one.
+func TestFirstStartThatFailsIsDoneAgain(t *testing.T) {
+	for k, more := 1, true; more; k++ {
+		synctest.Test(t, func(t *testing.T) { more = failFirstStart(t, k) })
+	}
+}
+
+// failFirstStart fails the k-th call to the file system; false: there are less.
+func failFirstStart(t *testing.T, k int) (failed bool) {
+	fs := simfs.New(1, simfs.Strict)
+	fs.SetHook(func(op simfs.Op) error {
+		if op.Seq == k {
+			failed = true
+			return syscall.EIO
+		}
+		return nil
+	})
+	c := New(Options{FS: fs, Dir: "data", Name: "solo", Hooks: deaf{}, Logger: logger(t)})
+	err := c.Start()
+	if err == nil {
+		err = c.Close()
+	}
+	if err != nil && !failed {
+		t.Fatal(err)
+	}
+	fs.SetHook(nil)
+	fs.Crash(simfs.Outcome(k % 4))
+	if err := start(t, Options{FS: fs, Name: "solo"}).Close(); err != nil {
+		t.Errorf("after call %d failed: %v", k, err)
+	}
+	return failed
 }

@@ -47,7 +47,8 @@ func (c *Cluster) store(kind storeKind) (storage.Store, error) {
 	if s := c.stores[kind]; s != nil {
 		return s, nil
 	}
-	s, err := lsm.OpenStore(c.opts.FS, filepath.Join(c.opts.Dir, rocksDir), lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }))
+	s, err := lsm.OpenStore(c.opts.FS, filepath.Join(c.opts.Dir, rocksDir),
+		lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }), lsm.WithFatal(c.onFatal))
 	if err != nil {
 		return nil, fmt.Errorf("open the database of rocksdb buckets: %w", err)
 	}

@@ -41,6 +41,7 @@ type database struct {
 	floor   *floor
 	flushes atomic.Uint64 // finished
 	damaged atomic.Pointer[string]
+	end     *ending
 
 	mu struct {
 		sync.Mutex
@@ -67,8 +68,8 @@ func WithCache(bytes int64) Option { return func(o *options) { o.cacheBytes = by
 // WithMemTable sets the size at which what was committed is flushed to disk.
 func WithMemTable(bytes uint64) Option { return func(o *options) { o.memTableBytes = bytes } }
 
-// WithFatal sets what is called when the database cannot go on, such as after a manifest could not
-// be written. It must not return.
+// WithFatal sets what is told, once, that the database cannot go on: its manifest could not be written.
+// From then on it writes nothing, and refuses what needs that. It must not block.
 func WithFatal(fn func(error)) Option { return func(o *options) { o.fatal = fn } }
 
 // WithReport sets what is told of errors in the background, such as of a flush that will be tried
@@ -80,7 +81,7 @@ const format = pebble.FormatValueSeparation
 
 func (d *database) options(o options) *pebble.Options {
 	opts := &pebble.Options{
-		FS:                          namesFirst{d.fs},
+		FS:                          endingFS{namesFirst{d.fs}, d.end},
 		Cache:                       d.cache,
 		DisableWAL:                  true, // The Raft log is the redo log.
 		FormatMajorVersion:          format,
@@ -89,10 +90,10 @@ func (d *database) options(o options) *pebble.Options {
 		L0CompactionThreshold:       2,
 		L0StopWritesThreshold:       1000,
 		LBaseMaxBytes:               64 << 20,
-		Logger:                      logger{fatal: o.fatal, report: o.report},
+		Logger:                      logger{end: d.end, report: o.report},
 		EventListener: &pebble.EventListener{
 			FlushEnd: func(info pebble.FlushInfo) {
-				if info.Err == nil {
+				if info.Err == nil && d.end.reason() == nil {
 					d.flushes.Add(1)
 				}
 			},
@@ -117,7 +118,7 @@ func OpenStore(fs vfs.FS, dir string, opts ...Option) (*Store, error) {
 	o := options{
 		cacheBytes:    64 << 20,
 		memTableBytes: 32 << 20,
-		fatal:         func(err error) { panic(err) },
+		fatal:         func(err error) { slog.Error(err.Error()) },
 		report:        func(text string) { slog.Error(text) },
 	}
 	for _, opt := range opts {
@@ -126,7 +127,7 @@ func OpenStore(fs vfs.FS, dir string, opts ...Option) (*Store, error) {
 	if err := syncParents(fs, dir); err != nil {
 		return nil, err
 	}
-	d := &database{fs: fs, dir: dir, cache: pebble.NewCache(o.cacheBytes), floor: newFloor(fs, dir)}
+	d := &database{fs: fs, dir: dir, cache: pebble.NewCache(o.cacheBytes), floor: newFloor(fs, dir), end: newEnding(o.fatal)}
 	defer d.cache.Unref() // The database holds it from here on.
 	if err := d.check(o); err != nil {
 		return nil, err
@@ -138,7 +139,7 @@ func OpenStore(fs vfs.FS, dir string, opts ...Option) (*Store, error) {
 	d.DB = db
 	s := &Store{db: d}
 	s.mu.open = make(map[string]bool)
-	if err := d.clean(); err != nil {
+	if err := errors.Join(d.clean(), d.end.reason()); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
@@ -169,7 +170,7 @@ func (d *database) check(o options) error {
 	if err != nil {
 		return d.explainOpen(err)
 	}
-	reading := &database{DB: db, fs: d.fs, dir: d.dir}
+	reading := &database{DB: db, fs: d.fs, dir: d.dir, end: d.end}
 	return d.explain(errors.Join(d.floor.check(reading), db.Close()))
 }
 
@@ -291,10 +292,29 @@ func (d *database) rename(name string, k keyed) error {
 	return d.flush()
 }
 
-func (d *database) apply(b *pebble.Batch) error { return d.explain(d.Apply(b, pebble.NoSync)) }
+func (d *database) apply(b *pebble.Batch) error {
+	if err := d.end.reason(); err != nil {
+		return err
+	}
+	return d.explain(d.Apply(b, pebble.NoSync))
+}
 
-// flush makes everything committed durable.
-func (d *database) flush() error { return d.explain(d.Flush()) }
+// flush makes everything committed durable. A flush that fails is tried again until it succeeds or
+// the database ends.
+func (d *database) flush() error {
+	if err := d.end.reason(); err != nil {
+		return err
+	}
+	done, err := d.AsyncFlush()
+	if err != nil {
+		return d.explain(err)
+	}
+	select {
+	case <-done:
+	case <-d.end.came:
+	}
+	return d.end.reason()
+}
 
 // excise removes all keys of a number, durably.
 func (d *database) excise(k keyed) error {
@@ -337,6 +357,9 @@ func (d *database) collect() error {
 
 // durableState reads the state of an engine as it is on disk; nil if there is none.
 func (d *database) durableState(k keyed) (*state, error) {
+	if err := d.end.reason(); err != nil {
+		return nil, err
+	}
 	key := k.kind(kindState)
 	it, err := d.NewIter(&pebble.IterOptions{
 		LowerBound:                key,
@@ -508,16 +531,20 @@ func (s *Store) Close() error {
 
 // logger passes what the database has to say to the server's log.
 type logger struct {
-	fatal  func(error)
+	end    *ending
 	report func(string)
 }
 
 func (l logger) Infof(format string, args ...any) {}
 
 func (l logger) Errorf(format string, args ...any) {
-	l.report("storage: " + fmt.Sprintf(format, args...))
+	if l.end.reason() == nil { // What it does after its end tells nobody anything.
+		l.report("storage: " + fmt.Sprintf(format, args...))
+	}
 }
 
+// Fatalf is called when something contradicts what the code relies on: nothing after that can be
+// trusted.
 func (l logger) Fatalf(format string, args ...any) {
-	l.fatal(fmt.Errorf("storage: "+format, args...))
+	panic("storage: " + fmt.Sprintf(format, args...))
 }
