@@ -99,6 +99,8 @@ type Cluster struct {
 	mu      sync.RWMutex
 	streams map[meta.Key]*Stream
 	byGroup map[wal.GroupID]*group
+	issued  atomic.Uint64             // the last id that was issued before this server was started; 0: not known yet
+	wasLost map[string]error          // replicas quarantined in an earlier life, by name of their engine
 	waiting map[meta.Key][]*readyWait // for a stream to serve a revision, or to be gone
 
 	formed chan struct{} // closed when this server belongs to a cluster
@@ -234,6 +236,9 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	for range 1 + shardCount() {
 		c.shards = append(c.shards, replica.NewShard(env{c}, c.log, o.Logger))
 	}
+	if err = c.loadLost(); err != nil {
+		return err
+	}
 	var first []meta.Server
 	if n != nil {
 		first = n.first
@@ -256,6 +261,7 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	c.wg.Go(c.reconcileLoop)
 	c.wg.Go(c.maintainLoop)
 	c.wg.Go(c.tickLoop)
+	c.wg.Go(c.learnIssued)
 	if c.Clustered() {
 		c.wg.Go(c.planLoop)
 	}

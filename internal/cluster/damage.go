@@ -27,6 +27,7 @@ func (c *Cluster) checkEngine(s *Stream, l *local) (works bool) {
 	if stopped != nil && !errors.Is(stopped, replica.ErrStopped) && !l.told {
 		l.told = true
 		c.outOfService(s, l, stopped)
+		c.loseIf(s, l.id, stopped)
 	}
 	return stopped == nil
 }

@@ -41,6 +41,7 @@ func (c *Cluster) planLoop() {
 		}
 		for _, s := range c.local() {
 			s.plan()
+			s.replace()
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -94,6 +95,9 @@ func (c *Cluster) matchReplica(s *Stream) error {
 			return err
 		}
 	}
+	if lost := s.lost.Load(); lost != nil && (!ok || lost.id != want.ID) {
+		c.putAside(s, lost)
+	}
 	if !ok || s.local.Load() != nil {
 		return nil
 	}
@@ -103,14 +107,31 @@ func (c *Cluster) matchReplica(s *Stream) error {
 	return c.openReplica(s)
 }
 
-// openLocal opens engine and machine of the local replica, if there is to be one.
-func (c *Cluster) openLocal(s *Stream) (err error) {
+// openLocal opens engine and machine of the local replica, if there is to be one and it is not lost.
+func (c *Cluster) openLocal(s *Stream) error {
 	a := s.Assignment()
 	self, ok := a.On(c.id.server)
 	if !ok {
 		return nil
 	}
-	l := &local{id: self.ID, kind: storeOf(&a.Config), name: fmt.Sprintf("g%d-r%d", a.Group, self.ID)}
+	l := &local{id: self.ID, kind: storeOf(&a.Config), name: engineName(s.id, self.ID)}
+	err := c.wasLost[l.name]
+	if err == nil {
+		err = c.openEngine(s, l)
+	}
+	if err != nil {
+		if l.engine != nil {
+			err = errors.Join(err, l.engine.Close())
+		}
+		c.loseIf(s, l.id, err)
+		return err
+	}
+	s.local.Store(l)
+	return nil
+}
+
+func (c *Cluster) openEngine(s *Stream, l *local) (err error) {
+	a := s.Assignment()
 	if l.kind == storeMemory && len(a.Members()) == 1 {
 		// Its messages did not survive the last process, so its log must not either.
 		if _, ok := c.log.State(s.id); ok {
@@ -125,17 +146,14 @@ func (c *Cluster) openLocal(s *Stream) (err error) {
 		return c.refusedBy(l, len(a.Members()), err)
 	}
 	var begin replica.Entry
-	if a.Founded(self.ID) {
+	if a.Founded(l.id) {
 		begin = genesisEntry(a.Genesis)
 	}
-	if err := c.beginLog(s.id, l.engine, begin, "its storage "+l.name); err != nil {
+	if err := c.beginStreamLog(s, l, begin); err != nil {
 		return err
 	}
-	if l.machine, err = stream.Open(l.engine, begin); err != nil {
-		return err
-	}
-	s.local.Store(l)
-	return nil
+	l.machine, err = stream.Open(l.engine, begin)
+	return err
 }
 
 // openReplica starts the Raft member on its shard's goroutine and waits for that.
@@ -157,6 +175,7 @@ func (c *Cluster) openReplica(s *Stream) error {
 		opened <- err
 	})
 	if err := <-opened; err != nil {
+		c.loseIf(s, l.id, err)
 		return err
 	}
 	if r := s.rep.Load(); len(a.Genesis) > 1 && a.Genesis[0] == l.id && r.Status().Applied == replica.GenesisIndex {
@@ -186,6 +205,10 @@ func (c *Cluster) drop(s *Stream) error {
 	c.opts.Hooks.StreamStopped(s)
 	s.held.fail(ErrUnavailable)
 	err := c.dropLocal(s)
+	if lost := s.lost.Load(); lost != nil {
+		c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
+		c.putAside(s, lost)
+	}
 	c.mu.Lock()
 	delete(c.streams, s.key)
 	delete(c.byGroup, s.id)
@@ -218,6 +241,9 @@ func (c *Cluster) dropLocal(s *Stream) error {
 	err := s.closeEngine(l)
 	if err != nil {
 		return fmt.Errorf("close its storage: %w", err)
+	}
+	if lost := s.lost.Load(); lost != nil && lost.id == l.id {
+		return nil // Kept for whoever wants to know why.
 	}
 	store, err := c.store(l.kind)
 	if err == nil {

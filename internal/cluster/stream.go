@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
@@ -31,6 +32,9 @@ type Stream struct {
 	configuring atomic.Bool // a change of configuration is on its way through the log
 	expiring    atomic.Bool // an expiry command is
 	planning    planner
+
+	lost atomic.Pointer[loss] // the replica of this server that must not be used any more
+	told time.Time            // when meta was last told of it; the plan loop's
 }
 
 // local is what a server keeps for a replica of a stream.
@@ -165,6 +169,9 @@ func (s *Stream) hasNoReplica() bool {
 func (s *Stream) healthy() error {
 	if s.hasNoReplica() {
 		return nil
+	}
+	if lost := s.lost.Load(); lost != nil {
+		return fmt.Errorf("its replica here is lost, and being replaced: %w", lost.cause)
 	}
 	r := s.rep.Load()
 	if r == nil {

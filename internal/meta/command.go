@@ -21,6 +21,7 @@ const (
 	KindRemoveServer   Kind = 5
 	KindChangeReplicas Kind = 6
 	KindPlanDone       Kind = 7
+	KindReplicaLost    Kind = 8
 )
 
 // CreateStream asks for a stream. Config is normalised and complete.

@@ -44,6 +44,7 @@ type Stream struct {
 
 	Genesis []uint64 `json:"genesis"`        // raft ids of the first members
 	Epoch   uint64   `json:"epoch"`          // of the last plan
+	Lost    []uint64 `json:"lost,omitempty"` // raft ids of replicas that have lost what they held
 	Plan    *Plan    `json:"plan,omitempty"` // a change of replicas that is on its way
 }
 
@@ -214,6 +215,8 @@ func (m *Machine) execute(tx storage.Tx, command []byte) (*Result, error) {
 		return decodeAnd(body, func(c *ChangeReplicas) *Result { return m.changeReplicas(tx, c) })
 	case KindPlanDone:
 		return decodeAnd(body, func(c *PlanDone) *Result { return m.planDone(tx, c) })
+	case KindReplicaLost:
+		return decodeAnd(body, func(c *ReplicaLost) *Result { return m.replicaLost(tx, c) })
 	default:
 		return nil, fmt.Errorf("meta: command kind %d is unknown; was the log written by a newer version?", kind)
 	}
@@ -240,6 +243,13 @@ func (m *Machine) put(tx storage.Tx, s *Stream) {
 }
 
 func auxKey(k Key) string { return auxStream + k.Account + "\x00" + k.Name }
+
+// Issued is the last id that was issued.
+func (m *Machine) Issued() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.next
+}
 
 // issue gives an id that was never given before.
 func (m *Machine) issue(tx storage.Tx) uint64 {

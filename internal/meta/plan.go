@@ -42,18 +42,28 @@ func (s *Stream) Members() []Replica {
 	return append(slices.Clone(s.Replicas), s.Plan.Add...)
 }
 
-// On finds the replica on a server.
-func (s *Stream) On(server uint64) (Replica, bool) {
+// On finds the replica on a server. There may be two while one takes the other's place: then the one
+// that is to stay.
+func (s *Stream) On(server uint64) (on Replica, ok bool) {
 	for _, r := range s.Members() {
 		if r.Server == server {
-			return r, true
+			on, ok = r, true
 		}
 	}
-	return Replica{}, false
+	return on, ok
 }
 
 // Founded tells whether a replica is of the group's first members, which begin with Genesis.
 func (s *Stream) Founded(id uint64) bool { return slices.Contains(s.Genesis, id) }
+
+// ReplicaLost says that a replica cannot be trusted any more: it lost a part of what it held, or of what it
+// voted and acknowledged. Its id is never used again.
+type ReplicaLost struct {
+	Account string `json:"account"`
+	Name    string `json:"name"`
+	Group   uint64 `json:"group"`
+	Replica uint64 `json:"replica"` // raft id
+}
 
 func (m *Machine) changeReplicas(tx storage.Tx, c *ChangeReplicas) *Result {
 	old := m.mu.streams[Key{c.Account, c.Name}]
@@ -84,7 +94,7 @@ func (m *Machine) plan(tx storage.Tx, s *Stream, adding []Replica, servers, remo
 	}
 	p := &Plan{Epoch: s.Epoch + 1, Add: slices.Clone(adding), Remove: remove}
 	for _, server := range servers {
-		if _, ok := s.On(server); ok {
+		if r, ok := s.On(server); ok && !slices.Contains(remove, r.ID) {
 			return api.ErrPeerRemap
 		}
 		p.Add = append(p.Add, Replica{ID: m.issue(tx), Server: server})
@@ -103,7 +113,62 @@ func (m *Machine) planDone(tx storage.Tx, c *PlanDone) *Result {
 	}
 	s := *old
 	s.Replicas = slices.DeleteFunc(old.Members(), func(r Replica) bool { return slices.Contains(old.Plan.Remove, r.ID) })
-	s.Plan = nil
+	s.Plan, s.Lost = nil, slices.DeleteFunc(slices.Clone(s.Lost), func(id uint64) bool { return slices.Contains(old.Plan.Remove, id) })
 	m.put(tx, &s)
 	return &Result{Stream: &s}
+}
+
+// replicaLost gives a server another replica in the place of one that lost what it held. If that is so for
+// a majority and the stream is kept in memory, nobody can say any more what it held: it begins anew, empty.
+func (m *Machine) replicaLost(tx storage.Tx, c *ReplicaLost) *Result {
+	old := m.mu.streams[Key{c.Account, c.Name}]
+	if old == nil || old.Group != c.Group {
+		return &Result{Err: api.ErrStreamNotFound}
+	}
+	i := slices.IndexFunc(old.Members(), func(r Replica) bool { return r.ID == c.Replica })
+	if i < 0 || old.Plan != nil && slices.Contains(old.Plan.Remove, c.Replica) {
+		return &Result{Stream: old} // Told before.
+	}
+	s := *old
+	server := old.Members()[i].Server
+	if slices.ContainsFunc(old.Replicas, func(r Replica) bool { return r.ID == c.Replica }) {
+		s.Lost = append(slices.Clone(old.Lost), c.Replica)
+	}
+	if s.Config.Storage == api.MemoryStorage && len(s.Lost) > len(s.Replicas)/2 {
+		m.refound(tx, &s)
+		m.put(tx, &s)
+		return &Result{Stream: &s}
+	}
+	if len(old.Members()) == 1 {
+		return &Result{Err: api.ErrPeerRemap} // There is nobody to have it from.
+	}
+	var adding []Replica
+	var remove []uint64
+	if old.Plan != nil {
+		adding, remove = slices.Clone(old.Plan.Add), slices.Clone(old.Plan.Remove)
+	}
+	fresh := Replica{ID: m.issue(tx), Server: server}
+	if j := slices.IndexFunc(adding, func(r Replica) bool { return r.ID == c.Replica }); j >= 0 {
+		adding[j] = fresh
+	} else {
+		adding, remove = append(adding, fresh), append(remove, c.Replica)
+	}
+	s.Epoch = old.Epoch + 1
+	s.Plan = &Plan{Epoch: s.Epoch, Add: adding, Remove: remove}
+	m.put(tx, &s)
+	return &Result{Stream: &s}
+}
+
+// refound lets a stream begin anew in a group of its own, with replicas on the servers that are to have
+// them.
+func (m *Machine) refound(tx storage.Tx, s *Stream) {
+	stay := slices.DeleteFunc(s.Members(), func(r Replica) bool { return s.Plan != nil && slices.Contains(s.Plan.Remove, r.ID) })
+	s.Group, s.Plan, s.Lost, s.Genesis = m.issue(tx), nil, nil, nil
+	s.Replicas = nil
+	for _, r := range stay {
+		fresh := Replica{ID: m.issue(tx), Server: r.Server}
+		s.Replicas = append(s.Replicas, fresh)
+		s.Genesis = append(s.Genesis, fresh.ID)
+	}
+	s.Epoch++
 }

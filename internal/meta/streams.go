@@ -59,9 +59,17 @@ func (m *Machine) update(tx storage.Tx, c *UpdateStream) *Result {
 func (m *Machine) scale(tx storage.Tx, s *Stream, c *UpdateStream) *api.Error {
 	members := s.Members()
 	var adding []Replica
-	var leaving []uint64
+	var leaving, lost []uint64
 	if s.Plan != nil {
-		adding, leaving = s.Plan.Add, s.Plan.Remove
+		adding = s.Plan.Add
+		for _, id := range s.Plan.Remove {
+			if slices.Contains(s.Lost, id) {
+				lost = append(lost, id) // It goes in any case, and does not count.
+			} else {
+				leaving = append(leaving, id)
+			}
+		}
+		members = slices.DeleteFunc(slices.Clone(members), func(r Replica) bool { return slices.Contains(lost, r.ID) })
 	}
 	want := c.Config.Replicas
 	if want == len(members)-len(leaving) {
@@ -72,12 +80,12 @@ func (m *Machine) scale(tx storage.Tx, s *Stream, c *UpdateStream) *api.Error {
 		if more > len(free) {
 			return api.ErrNoPeers.With("no suitable peers for placement")
 		}
-		return m.plan(tx, s, adding, free[:more], nil)
+		return m.plan(tx, s, adding, free[:more], lost)
 	}
 	// Who is on the way out goes first, then the newest.
-	var remove []uint64
+	remove := lost
 	leave := func(id uint64) {
-		if len(remove) < len(members)-want && id != c.Keep && !slices.Contains(remove, id) {
+		if len(remove)-len(lost) < len(members)-want && id != c.Keep && !slices.Contains(remove, id) {
 			remove = append(remove, id)
 		}
 	}

@@ -16,6 +16,10 @@ var (
 	// ErrUnknown: the command may or may not be executed, now or later.
 	ErrUnknown = errors.New("replica: outcome unknown")
 
+	// ErrLost: the replica has not, or no longer, what it had acknowledged or voted for: its log or
+	// its state begin later or end earlier than they must. Under its raft id it must never speak again.
+	ErrLost = errors.New("replica: it has lost what it held")
+
 	// ErrStopped: definite for commands that had not been proposed. The replica is closed.
 	ErrStopped = errors.New("replica: stopped")
 )

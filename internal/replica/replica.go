@@ -132,7 +132,7 @@ func (s *Shard) open(cfg Config) (*Replica, error) {
 		return nil, fmt.Errorf("replica %s: %w", cfg.Name, st.Damage)
 	}
 	if at.Index+1 < st.First {
-		return nil, fmt.Errorf("replica %s: the state ends at log entry %d and the log begins at %d: entries between are missing", cfg.Name, at.Index, st.First)
+		return nil, fmt.Errorf("replica %s: %w: the state ends at log entry %d and the log begins at %d: entries between are missing", cfg.Name, ErrLost, at.Index, st.First)
 	}
 	conf, err := DecodeConf(at.Conf)
 	if err != nil || len(at.Conf) == 0 && at.Index > 0 {
