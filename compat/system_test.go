@@ -104,8 +104,16 @@ func TestSystemAccount(t *testing.T) {
 			return serverdata.DoReq(context.Background(), req, subject, n, nc, wait, api.NewDiscardLogger())
 		}, 3)
 		must(t, err)
-		all, err := live.Jsz(server.JszEventOptions{JSzOptions: server.JSzOptions{Streams: true, Config: true, RaftGroups: true}})
-		must(t, err)
+		var all []*server.ServerAPIJszResponse
+		for end := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
+			all, err = live.Jsz(server.JszEventOptions{JSzOptions: server.JSzOptions{Streams: true, Config: true, RaftGroups: true}})
+			must(t, err)
+			// A follower hears of the last commit a moment after the client does.
+			behind := func(j *server.ServerAPIJszResponse) bool { return j.Data.Messages < 10 }
+			if !slices.ContainsFunc(all, behind) || time.Now().After(end) {
+				break
+			}
+		}
 		var leads []string
 		for _, j := range all {
 			if j.Data.Streams != 1 || j.Data.Messages != 10 || j.Data.Bytes == 0 || j.Data.Meta == nil || j.Data.Meta.Size != 3 {
