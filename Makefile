@@ -5,6 +5,7 @@ CYCLES      ?= 100
 CUTS        ?= 200
 FUZZTIME    ?= 30s
 COMPAT_WITH ?= bin/cleat server
+SERVERS     ?= 1
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 120m ./test/chaos
@@ -44,8 +45,8 @@ bench: ## The Go benchmarks.
 lint: ## Formatting and static analysis.
 	go run $(GOLANGCI) run
 
-compat: build deps ## The official clients alone; COMPAT_WITH=nats-server holds the suites against the reference.
-	CLEAT_COMPAT_SERVER="$(COMPAT_WITH)" go run ./test/run -count=1 ./compat
+compat: build deps ## The official clients alone, with SERVERS servers; COMPAT_WITH=nats-server holds the suites against the reference.
+	CLEAT_COMPAT_SERVERS=$(SERVERS) CLEAT_COMPAT_SERVER="$(COMPAT_WITH)" go run ./test/run -count=1 ./compat
 
 chaos: build ## Kill a single server under load, CYCLES times.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 60m ./test/chaos -run TestChaosKill -cycles $(CYCLES)

@@ -39,7 +39,7 @@ func awaitInfo(t *testing.T, js jetstream.JetStream, stream string, is func(*jet
 
 // A stream is copied to servers that have no replica of it, in full and filtered, once and in order,
 // whichever of the servers goes away meanwhile.
-func TestClusterCopiesFromAfar(t *testing.T) {
+func TestPromiseClusterCopiesFromAfar(t *testing.T) {
 	p := newPinned(t, 3)
 	ctx := testContext(t)
 	create := func(cfg jetstream.StreamConfig) jetstream.Stream {

@@ -13,7 +13,7 @@ import (
 
 // Every kind of request about a stream and its consumers is answered by every server, wherever the
 // replicas are and whichever server the request before it went to.
-func TestClusterRequestsOfEveryKind(t *testing.T) {
+func TestPromiseClusterRequestsOfEveryKind(t *testing.T) {
 	p := newPinned(t, 3)
 	ctx := testContext(t)
 	for _, cfg := range []jetstream.StreamConfig{

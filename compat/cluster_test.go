@@ -156,7 +156,7 @@ func (p *pinned) bucketFromEveryServer(t *testing.T, replicas int) {
 }
 
 // Once a bucket is deleted no server shows it any more or takes anything for it.
-func TestClusterDeleteIsSeenAtOnce(t *testing.T) {
+func TestPromiseClusterDeleteIsSeenAtOnce(t *testing.T) {
 	p := newPinned(t, 3)
 	ctx := testContext(t)
 	for round := range 12 {

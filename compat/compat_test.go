@@ -1,11 +1,15 @@
 package compat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,9 +19,18 @@ import (
 	"github.com/cleatkv/cleat/test/process"
 )
 
-// shared serves all tests that do not restart their server. Each test uses buckets and streams
-// named after itself, and so they can run at the same time.
-var shared *process.Server
+// fleet serves all tests that do not restart their server: one server, or a cluster of as many as
+// CLEAT_COMPAT_SERVERS says. Each test uses buckets and streams named after itself, and so they can
+// run at the same time.
+var fleet []*process.Server
+
+var turn atomic.Int64
+
+// shared is the server for the next client; those of a cluster take turns.
+func shared() *process.Server { return fleet[int(turn.Add(1))%len(fleet)] }
+
+// replicas is how many the buckets of tests have that do not care.
+func replicas() int { return min(len(fleet), 3) }
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -30,16 +43,53 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if shared, err = process.Open(dir, ""); err != nil {
+	err = openFleet(dir)
+	for _, s := range fleet {
+		defer s.Close()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer shared.Close()
 	code := m.Run()
 	if code != 0 {
-		fmt.Printf("server log, last lines:\n%s\n", shared.LogTail(40))
+		for i, s := range fleet {
+			fmt.Printf("log of shared server %d, last lines:\n%s\n", i, s.LogTail(40))
+		}
 	}
 	return code
+}
+
+func openFleet(dir string) error {
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("CLEAT_COMPAT_SERVERS"), "1"))
+	if err != nil || n < 1 {
+		return fmt.Errorf("CLEAT_COMPAT_SERVERS: %q is no number of servers", os.Getenv("CLEAT_COMPAT_SERVERS"))
+	}
+	if n > 1 {
+		fleet, err = process.OpenCluster(dir, n, "")
+		return err
+	}
+	s, err := process.Open(dir, "")
+	if err == nil {
+		fleet = append(fleet, s)
+	}
+	return err
+}
+
+// TestOnThreeServers runs the tests that share a server against a cluster, in a process of its own.
+// Buckets have three replicas there unless a test says otherwise, and clients connect to the servers
+// in turn.
+func TestOnThreeServers(t *testing.T) {
+	if len(fleet) > 1 {
+		return // They are on a cluster.
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.skip", "Cluster|^TestExample$|^TestParseTAP$|^TestOnThreeServers$")
+	cmd.Env = append(os.Environ(), "CLEAT_COMPAT_SERVERS=3")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 // wait bounds everything that a test waits for.
@@ -69,10 +119,11 @@ func legacyJetStream(t *testing.T, s *process.Server) nats.JetStreamContext {
 // bucket creates a bucket named after the test and deletes it with the test.
 func bucket(t *testing.T, cfg jetstream.KeyValueConfig) jetstream.KeyValue {
 	t.Helper()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	if cfg.Bucket == "" {
 		cfg.Bucket = name(t)
 	}
+	cfg.Replicas = cmp.Or(cfg.Replicas, replicas())
 	kv, err := js.CreateKeyValue(ctx, cfg)
 	must(t, err)
 	t.Cleanup(func() { _ = js.DeleteKeyValue(context.Background(), cfg.Bucket) })

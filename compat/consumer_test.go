@@ -45,7 +45,7 @@ func noAck(jetstream.Msg) error { return nil }
 
 func TestPullConsumer(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{})
 	c, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable: "durable", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Second,
@@ -88,7 +88,7 @@ func TestPullConsumer(t *testing.T) {
 
 func TestPullConsume(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{})
 	c, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
 	must(t, err)
@@ -123,7 +123,7 @@ func TestPullConsume(t *testing.T) {
 
 func TestOrderedConsumer(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{})
 	publish(t, js, 0, 50)
 	c, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: 11})
@@ -133,7 +133,7 @@ func TestOrderedConsumer(t *testing.T) {
 
 func TestConsumerFilters(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{})
 	for n := range 9 {
 		_, err := js.Publish(ctx, fmt.Sprintf("%s.%d", name(t), n%3), []byte(fmt.Sprint(n)))
@@ -155,7 +155,7 @@ func TestConsumerFilters(t *testing.T) {
 
 func TestConsumerManagement(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{})
 	cfg := jetstream.ConsumerConfig{Durable: "one", AckPolicy: jetstream.AckExplicitPolicy, Description: "d"}
 	_, err := s.CreateConsumer(ctx, cfg)
@@ -186,10 +186,10 @@ func TestConsumerManagement(t *testing.T) {
 
 func TestPushConsumer(t *testing.T) {
 	t.Parallel()
-	js := jetStream(t, shared)
+	js := jetStream(t, shared())
 	stream(t, js, jetstream.StreamConfig{})
 	publish(t, js, 0, 5)
-	old := legacyJetStream(t, shared)
+	old := legacyJetStream(t, shared())
 	sub, err := old.SubscribeSync(name(t)+".a", nats.Durable("push"), nats.AckExplicit(), nats.ManualAck(), nats.AckWait(time.Second))
 	must(t, err)
 	for n := range 5 {
@@ -212,11 +212,11 @@ func TestPushConsumer(t *testing.T) {
 
 func TestPushQueue(t *testing.T) {
 	t.Parallel()
-	js := jetStream(t, shared)
+	js := jetStream(t, shared())
 	stream(t, js, jetstream.StreamConfig{})
 	got := make(chan string, 100)
 	for range 3 {
-		old := legacyJetStream(t, shared)
+		old := legacyJetStream(t, shared())
 		_, err := old.QueueSubscribe(name(t)+".a", "workers", func(msg *nats.Msg) { got <- string(msg.Data) })
 		must(t, err)
 	}
@@ -238,10 +238,10 @@ func TestPushQueue(t *testing.T) {
 
 func TestIdleHeartbeatFlowControl(t *testing.T) {
 	t.Parallel()
-	js := jetStream(t, shared)
+	js := jetStream(t, shared())
 	stream(t, js, jetstream.StreamConfig{})
 	publish(t, js, 0, 3)
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	inbox := nats.NewInbox()
 	sub, err := nc.SubscribeSync(inbox)
 	must(t, err)
@@ -277,12 +277,12 @@ func TestIdleHeartbeatFlowControl(t *testing.T) {
 
 func TestNoStream(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	_, err := js.Stream(ctx, "no_such_stream")
 	wantErr(t, err, jetstream.ErrStreamNotFound)
 	_, err = js.Publish(ctx, "no.such.subject", nil)
 	wantErr(t, err, jetstream.ErrNoStreamResponse)
-	_, err = shared.Connect(t).Request("no.such.service", nil, wait)
+	_, err = shared().Connect(t).Request("no.such.service", nil, wait)
 	if !errors.Is(err, nats.ErrNoResponders) {
 		t.Fatalf("error %v, want no responders", err)
 	}

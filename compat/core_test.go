@@ -21,7 +21,7 @@ func receive(t *testing.T, sub *nats.Subscription) string {
 
 func TestCoreSubjects(t *testing.T) {
 	t.Parallel()
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	subs := map[string]*nats.Subscription{}
 	for _, pattern := range []string{"a.b", "a.*", "a.>", "*.b", ">"} {
 		sub, err := nc.SubscribeSync(name(t) + "." + pattern)
@@ -50,14 +50,14 @@ func TestCoreQueueGroups(t *testing.T) {
 	t.Parallel()
 	var group, plain atomic.Int64
 	for range 3 {
-		nc := shared.Connect(t)
+		nc := shared().Connect(t)
 		_, err := nc.QueueSubscribe(name(t), "workers", func(*nats.Msg) { group.Add(1) })
 		must(t, err)
 		_, err = nc.Subscribe(name(t), func(*nats.Msg) { plain.Add(1) })
 		must(t, err)
 		must(t, nc.Flush())
 	}
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	const n = 300
 	for range n {
 		must(t, nc.Publish(name(t), nil))
@@ -68,7 +68,7 @@ func TestCoreQueueGroups(t *testing.T) {
 
 func TestCoreRequest(t *testing.T) {
 	t.Parallel()
-	service, nc := shared.Connect(t), shared.Connect(t)
+	service, nc := shared().Connect(t), shared().Connect(t)
 	_, err := service.Subscribe(name(t), func(msg *nats.Msg) {
 		reply := nats.NewMsg(msg.Reply)
 		reply.Data = []byte(strings.ToUpper(string(msg.Data)))
@@ -90,7 +90,7 @@ func TestCoreRequest(t *testing.T) {
 
 func TestCoreAutoUnsubscribe(t *testing.T) {
 	t.Parallel()
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	sub, err := nc.SubscribeSync(name(t))
 	must(t, err)
 	must(t, sub.AutoUnsubscribe(3))
@@ -108,7 +108,7 @@ func TestCoreAutoUnsubscribe(t *testing.T) {
 
 func TestCoreNoEcho(t *testing.T) {
 	t.Parallel()
-	deaf, nc := shared.Connect(t, nats.NoEcho()), shared.Connect(t)
+	deaf, nc := shared().Connect(t, nats.NoEcho()), shared().Connect(t)
 	sub, err := deaf.SubscribeSync(name(t))
 	must(t, err)
 	must(t, deaf.Publish(name(t), []byte("own")))
@@ -119,7 +119,7 @@ func TestCoreNoEcho(t *testing.T) {
 
 func TestCoreMaxPayload(t *testing.T) {
 	t.Parallel()
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	equal(t, "max payload", nc.MaxPayload(), 1<<20)
 	sub, err := nc.SubscribeSync(name(t))
 	must(t, err)

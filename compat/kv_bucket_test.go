@@ -43,13 +43,13 @@ func TestStatus(t *testing.T) {
 	equal(t, "largest value", cfg.MaxValueSize, 1000)
 	equal(t, "max bytes", cfg.MaxBytes, 1<<20)
 	equal(t, "storage", cfg.Storage, jetstream.MemoryStorage)
-	equal(t, "replicas", cfg.Replicas, 1)
+	equal(t, "replicas", cfg.Replicas, replicas())
 }
 
 func TestCreateBucket(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
-	cfg := jetstream.KeyValueConfig{Bucket: name(t), History: 3, Description: "same"}
+	ctx, js := testContext(t), jetStream(t, shared())
+	cfg := jetstream.KeyValueConfig{Bucket: name(t), History: 3, Description: "same", Replicas: replicas()}
 	bucket(t, cfg)
 
 	_, err := js.CreateKeyValue(ctx, cfg) // The same again is no error.
@@ -70,7 +70,7 @@ func TestCreateBucketConcurrent(t *testing.T) {
 	ctx, cfg := testContext(t), jetstream.KeyValueConfig{Bucket: name(t), History: 2}
 	var all sync.WaitGroup
 	for range 8 {
-		js := jetStream(t, shared)
+		js := jetStream(t, shared())
 		all.Go(func() {
 			if _, err := js.CreateKeyValue(ctx, cfg); err != nil {
 				t.Error(err)
@@ -78,12 +78,12 @@ func TestCreateBucketConcurrent(t *testing.T) {
 		})
 	}
 	all.Wait()
-	must(t, jetStream(t, shared).DeleteKeyValue(ctx, cfg.Bucket))
+	must(t, jetStream(t, shared()).DeleteKeyValue(ctx, cfg.Bucket))
 }
 
 func TestUpdateBucket(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	cfg := jetstream.KeyValueConfig{Bucket: name(t), History: 5}
 	_, err := js.UpdateKeyValue(ctx, cfg)
 	wantErr(t, err, jetstream.ErrBucketNotFound)
@@ -112,7 +112,7 @@ func TestUpdateBucket(t *testing.T) {
 
 func TestDeleteBucket(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	cfg := jetstream.KeyValueConfig{Bucket: name(t)}
 	kv, err := js.CreateKeyValue(ctx, cfg)
 	must(t, err)
@@ -136,7 +136,7 @@ func TestDeleteBucket(t *testing.T) {
 
 func TestListBuckets(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	want := map[string]bool{}
 	for _, letter := range []string{"a", "b", "c"} {
 		cfg := jetstream.KeyValueConfig{Bucket: name(t) + letter}
@@ -219,7 +219,7 @@ func TestRepublish(t *testing.T) {
 	kv := bucket(t, jetstream.KeyValueConfig{RePublish: &jetstream.RePublish{
 		Source: ">", Destination: "copy.>",
 	}})
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	sub, err := nc.SubscribeSync("copy.$KV." + kv.Bucket() + ".>")
 	must(t, err)
 	must(t, nc.Flush())

@@ -14,7 +14,7 @@ import (
 
 func legacyBucket(t *testing.T, cfg nats.KeyValueConfig) nats.KeyValue {
 	t.Helper()
-	js := legacyJetStream(t, shared)
+	js := legacyJetStream(t, shared())
 	cfg.Bucket = name(t)
 	kv, err := js.CreateKeyValue(&cfg)
 	must(t, err)
@@ -169,7 +169,7 @@ func legacyUntil(t *testing.T, w nats.KeyWatcher, last string) string {
 
 func TestLegacyBuckets(t *testing.T) {
 	t.Parallel()
-	js := legacyJetStream(t, shared)
+	js := legacyJetStream(t, shared())
 	kv := legacyBucket(t, nats.KeyValueConfig{
 		Description: "old", History: 2, TTL: time.Hour, MaxValueSize: 100, Storage: nats.MemoryStorage, Compression: true,
 	})

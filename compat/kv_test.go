@@ -148,7 +148,7 @@ func TestUpdateConcurrent(t *testing.T) {
 	var lost, won atomic.Int64
 	var all sync.WaitGroup
 	for range clients {
-		js := jetStream(t, shared)
+		js := jetStream(t, shared())
 		own, err := js.KeyValue(ctx, kv.Bucket())
 		must(t, err)
 		all.Go(func() {

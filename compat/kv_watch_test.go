@@ -189,7 +189,7 @@ func TestWatchResumeFromRevision(t *testing.T) {
 func TestWatchStop(t *testing.T) {
 	t.Parallel()
 	ctx, kv := testContext(t), abc(t)
-	js := jetStream(t, shared)
+	js := jetStream(t, shared())
 	w, err := kv.WatchAll(ctx)
 	must(t, err)
 	expect(t, w, "PUT a=2@2")
@@ -210,7 +210,7 @@ func TestWatchAmongWriters(t *testing.T) {
 	const writers, puts = 4, 400
 	var all sync.WaitGroup
 	for i := range writers {
-		own, err := jetStream(t, shared).KeyValue(ctx, kv.Bucket())
+		own, err := jetStream(t, shared()).KeyValue(ctx, kv.Bucket())
 		must(t, err)
 		all.Go(func() {
 			for n := range puts {
@@ -255,7 +255,7 @@ func TestWatchAmongWriters(t *testing.T) {
 func TestWatchManyKeys(t *testing.T) {
 	t.Parallel()
 	ctx, kv := testContext(t), bucket(t, jetstream.KeyValueConfig{})
-	js := jetStream(t, shared)
+	js := jetStream(t, shared())
 	const keys = 20_000
 	for n := range keys {
 		_, err := js.PublishAsync(fmt.Sprintf("$KV.%s.key.%d", kv.Bucket(), n), []byte(strings.Repeat("v", 100)))

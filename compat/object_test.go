@@ -14,7 +14,7 @@ import (
 
 func objectStore(t *testing.T, cfg jetstream.ObjectStoreConfig) jetstream.ObjectStore {
 	t.Helper()
-	js := jetStream(t, shared)
+	js := jetStream(t, shared())
 	cfg.Bucket = name(t)
 	store, err := js.CreateObjectStore(testContext(t), cfg)
 	must(t, err)

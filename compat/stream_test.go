@@ -27,7 +27,7 @@ func stream(t *testing.T, s jetstream.JetStream, cfg jetstream.StreamConfig) jet
 
 func TestPublishExpectations(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	stream(t, js, jetstream.StreamConfig{})
 	a, b := name(t)+".a", name(t)+".b"
 	publish := func(subject string, opts ...jetstream.PublishOpt) error {
@@ -51,7 +51,7 @@ func TestPublishExpectations(t *testing.T) {
 
 func TestPublishDuplicates(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{Duplicates: 500 * time.Millisecond})
 	publish := func() *jetstream.PubAck {
 		ack, err := js.Publish(ctx, name(t)+".a", []byte("v"), jetstream.WithMsgID("id"))
@@ -71,7 +71,7 @@ func TestPublishDuplicates(t *testing.T) {
 
 func TestStreamLimits(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{MaxMsgs: 3, Discard: jetstream.DiscardOld})
 	for n := range 5 {
 		_, err := js.Publish(ctx, name(t)+".a", []byte(fmt.Sprint(n)))
@@ -93,7 +93,7 @@ func TestStreamLimits(t *testing.T) {
 
 func TestStreamPurge(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{})
 	for n := range 10 {
 		_, err := js.Publish(ctx, fmt.Sprintf("%s.%d", name(t), n%2), []byte(fmt.Sprint(n)))
@@ -117,7 +117,7 @@ func TestStreamPurge(t *testing.T) {
 
 func TestMessageGetDelete(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{})
 	msg := nats.NewMsg(name(t) + ".a")
 	msg.Header.Set("Color", "blue")
@@ -146,7 +146,7 @@ func TestMessageGetDelete(t *testing.T) {
 
 func TestStreamInfo(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	s := stream(t, js, jetstream.StreamConfig{Description: "d", Metadata: map[string]string{"k": "v"}})
 	for n := range 10 {
 		_, err := js.Publish(ctx, fmt.Sprintf("%s.%d", name(t), n%3), nil)
@@ -189,13 +189,13 @@ func directGet(t *testing.T, nc *nats.Conn, stream, request string) (answers []*
 
 func TestDirectGetBatch(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	stream(t, js, jetstream.StreamConfig{AllowDirect: true})
 	for n := range 10 {
 		_, err := js.Publish(ctx, fmt.Sprintf("%s.%d", name(t), n%2), []byte(fmt.Sprint(n)))
 		must(t, err)
 	}
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	request := fmt.Sprintf(`{"batch":3,"seq":2,"next_by_subj":"%s.1"}`, name(t))
 	answers, end := directGet(t, nc, name(t), request)
 	equal(t, "data", joinData(answers), "1 3 5")
@@ -213,13 +213,13 @@ func TestDirectGetBatch(t *testing.T) {
 
 func TestDirectGetMultiLast(t *testing.T) {
 	t.Parallel()
-	ctx, js := testContext(t), jetStream(t, shared)
+	ctx, js := testContext(t), jetStream(t, shared())
 	stream(t, js, jetstream.StreamConfig{AllowDirect: true})
 	for n := range 9 {
 		_, err := js.Publish(ctx, fmt.Sprintf("%s.%d.x", name(t), n%3), []byte(fmt.Sprint(n)))
 		must(t, err)
 	}
-	nc := shared.Connect(t)
+	nc := shared().Connect(t)
 	ask := func(filters ...string) map[string]any { return map[string]any{"multi_last": filters} }
 	get := func(request map[string]any) (string, *nats.Msg) {
 		body, err := json.Marshal(request)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -20,7 +21,7 @@ func runTAP(t *testing.T, dir string, command ...string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CLEAT_COMPAT_URL="+shared.Addr)
+	cmd.Env = append(os.Environ(), "CLEAT_COMPAT_URL="+shared().Addr, fmt.Sprint("CLEAT_COMPAT_REPLICAS=", replicas()))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

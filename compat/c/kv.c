@@ -48,6 +48,12 @@ static const char *lastError(void) {
     return text == NULL ? "none" : text;
 }
 
+// replicas is how many the buckets have.
+static int replicas(void) {
+    const char *given = getenv("CLEAT_COMPAT_REPLICAS");
+    return given == NULL ? 1 : atoi(given);
+}
+
 // entryIs says whether the entry has this operation, key, value and revision, and destroys it.
 static bool entryIs(kvEntry *e, kvOperation op, const char *key, const char *value, uint64_t revision) {
     if (e == NULL) {
@@ -245,7 +251,7 @@ static bool status(kvStore *kv) {
     CHECK(kvStatus_Values(s) == 1);
     CHECK(kvStatus_History(s) == 5);
     CHECK(kvStatus_TTL(s) == 0);
-    CHECK(kvStatus_Replicas(s) == 1);
+    CHECK(kvStatus_Replicas(s) == replicas());
     kvStatus_Destroy(s);
     return true;
 }
@@ -277,6 +283,7 @@ static bool inBucket(jsCtx *js, int n) {
     kvConfig_Init(&config);
     config.Bucket = name;
     config.History = 5;
+    config.Replicas = replicas();
     OK(js_CreateKeyValue(&kv, js, &config));
     kvStore_Destroy(kv);
     OK(js_KeyValue(&bound, js, name));

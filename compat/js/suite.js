@@ -5,6 +5,9 @@ import { test } from "node:test";
 
 const WAIT = 10_000;
 
+// replicas is how many a bucket or stream has that does not care.
+export const replicas = Number(process.env.CLEAT_COMPAT_REPLICAS ?? 1);
+
 // collect reads n entries of an iterator, and fails rather than wait for ever.
 export async function collect(iterator, n) {
   const seen = [];
@@ -45,7 +48,7 @@ export async function rejects(promise, code) {
 // bucketSuite registers the tests. open(name, options) creates a bucket and returns it.
 export function bucketSuite(prefix, open) {
   let count = 0;
-  const bucket = (options = {}) => open(`${prefix}_${process.pid}_${count++}`, { history: 5, allow_direct: true, ...options });
+  const bucket = (options = {}) => open(`${prefix}_${process.pid}_${count++}`, { history: 5, allow_direct: true, replicas, ...options });
 
   test("put and get", async () => {
     const kv = await bucket();
@@ -190,7 +193,7 @@ export function bucketSuite(prefix, open) {
     assert.equal(status.maxValueSize, 100);
     assert.equal(status.max_bytes, 1 << 20);
     assert.equal(status.storage, "memory");
-    assert.equal(status.replicas, 1);
+    assert.equal(status.replicas, replicas);
     assert.ok(status.size > 0);
     await rejects(kv.put("key", "v".repeat(101)), 10054);
     await kv.destroy();

@@ -10,21 +10,36 @@ import (
 )
 
 // NewCluster starts n servers that form a cluster, n0 to n(n-1), and waits until each of them answers.
+// Each carries its name as a tag, so that streams can be placed.
 func NewCluster(t testing.TB, n int, extra string) []*Server {
 	t.Helper()
-	c := prepareCluster(t, n)
-	c.start(t, c.routes, extra)
-	return c.servers
+	c, err := prepareCluster(t.TempDir(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.run(t, c.routes, extra)
 }
 
 // NewNetworkedCluster is NewCluster with a network between the servers that can be cut.
 func NewNetworkedCluster(t testing.TB, n int, extra string) ([]*Server, *Network) {
 	t.Helper()
 	network := newNetwork(t, n) // First: it takes any free port.
-	c := prepareCluster(t, n)
+	c, err := prepareCluster(t.TempDir(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
 	network.lead(c.routes)
-	c.start(t, network.fronts, extra)
-	return c.servers, network
+	return c.run(t, network.fronts, extra), network
+}
+
+// OpenCluster is NewCluster without a test: the caller calls Close of each server, also of those that
+// it gets beside an error.
+func OpenCluster(dir string, n int, extra string) ([]*Server, error) {
+	c, err := prepareCluster(dir, n)
+	if err != nil {
+		return nil, err
+	}
+	return c.start(c.routes, extra)
 }
 
 // cluster is servers about to be started.
@@ -33,44 +48,26 @@ type cluster struct {
 	routes  []string // where each listens for the others
 }
 
-func prepareCluster(t testing.TB, n int) *cluster {
-	t.Helper()
-	dir := t.TempDir()
+func prepareCluster(dir string, n int) (*cluster, error) {
 	c := &cluster{servers: make([]*Server, n), routes: make([]string, n)}
 	for i := range c.servers {
 		s := &Server{Dir: filepath.Join(dir, fmt.Sprint("n", i))}
 		var err error
 		for _, addr := range []*string{&s.Addr, &s.HTTP, &c.routes[i]} {
 			if *addr, err = freeAddr(); err != nil {
-				t.Fatal(err)
+				return nil, err
 			}
 		}
 		c.servers[i] = s
 	}
-	return c
+	return c, nil
 }
 
-// start writes the configurations, in which the servers are to be reached at the given addresses, and
-// runs the servers.
-func (c *cluster) start(t testing.TB, seeds []string, extra string) {
+// run starts the servers, and ends them with the test.
+func (c *cluster) run(t testing.TB, seeds []string, extra string) []*Server {
 	t.Helper()
-	for i, s := range c.servers {
-		if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		host, port, _ := net.SplitHostPort(s.Addr)
-		text := fmt.Sprintf("server_name: n%d\nserver_tags: [n%[1]d]\nhost: %s\nport: %s\nhttp: %q\njetstream {\n  store_dir: %q\n}\ncluster {\n  name: C\n  listen: %q\n  advertise: %q\n  routes: [\"nats://%s\"]\n}\n%s\n",
-			i, host, port, s.HTTP, filepath.Join(s.Dir, "data"), c.routes[i], seeds[i], strings.Join(seeds, "\", \"nats://"), extra)
-		if err := os.WriteFile(s.config(), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		if s.log, err = os.Create(filepath.Join(s.Dir, "server.log")); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Launch(); err != nil {
-			t.Fatal(err)
-		}
+	started, err := c.start(seeds, extra)
+	for i, s := range started {
 		t.Cleanup(func() {
 			s.Kill()
 			if t.Failed() {
@@ -79,9 +76,46 @@ func (c *cluster) start(t testing.TB, seeds []string, extra string) {
 			s.log.Close()
 		})
 	}
-	for i, s := range c.servers {
-		if err := s.ready(); err != nil {
-			t.Fatalf("n%d: %v", i, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return started
+}
+
+// start runs the servers, which are to reach each other at the seeds, and returns those it has started.
+func (c *cluster) start(seeds []string, extra string) ([]*Server, error) {
+	for i := range c.servers {
+		if err := c.launch(i, seeds, extra); err != nil {
+			return c.servers[:i], err
 		}
 	}
+	for i, s := range c.servers {
+		if err := s.ready(); err != nil {
+			return c.servers, fmt.Errorf("n%d: %w", i, err)
+		}
+	}
+	return c.servers, nil
+}
+
+func (c *cluster) launch(i int, seeds []string, extra string) error {
+	s := c.servers[i]
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+		return err
+	}
+	host, port, _ := net.SplitHostPort(s.Addr)
+	text := fmt.Sprintf("server_name: n%d\nserver_tags: [n%[1]d]\nhost: %s\nport: %s\nhttp: %q\njetstream {\n  store_dir: %q\n}\n"+
+		"cluster {\n  name: C\n  listen: %q\n  advertise: %q\n  routes: [\"nats://%s\"]\n}\n%s\n",
+		i, host, port, s.HTTP, filepath.Join(s.Dir, "data"), c.routes[i], seeds[i], strings.Join(seeds, "\", \"nats://"), extra)
+	if err := os.WriteFile(s.config(), []byte(text), 0o644); err != nil {
+		return err
+	}
+	var err error
+	if s.log, err = os.Create(filepath.Join(s.Dir, "server.log")); err != nil {
+		return err
+	}
+	if err := s.Launch(); err != nil {
+		s.log.Close()
+		return err
+	}
+	return nil
 }
