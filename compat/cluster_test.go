@@ -361,3 +361,31 @@ func TestClusterScaleAndStepDown(t *testing.T) {
 		t.Fatalf("step down: %s", m.Data)
 	}
 }
+
+// Once a change of a bucket is answered every server reads what it made of it.
+func TestPromiseClusterUpdateIsSeenAtOnce(t *testing.T) {
+	p := newPinned(t, 3)
+	ctx := testContext(t)
+	cfg := jetstream.KeyValueConfig{Bucket: "b", History: 5, Replicas: 1, Placement: &jetstream.Placement{Tags: []string{"n0"}}}
+	kv, err := p.js[1].CreateKeyValue(ctx, cfg)
+	must(t, err)
+	for round := range 20 {
+		for range 5 {
+			_, err := kv.Put(ctx, "k", nil)
+			must(t, err)
+		}
+		through, reader := p.from(1+round%2), p.from(round)
+		for _, history := range []uint8{2, 5} {
+			cfg.History = history
+			_, err = through.UpdateKeyValue(ctx, cfg)
+			must(t, err)
+			kv, err := reader.KeyValue(ctx, "b")
+			must(t, err)
+			st, err := kv.Status(ctx)
+			must(t, err)
+			if st.History() != int64(history) || st.Values() != 2 {
+				t.Fatalf("round %d: history %d and %d values after an update to %d", round, st.History(), st.Values(), history)
+			}
+		}
+	}
+}

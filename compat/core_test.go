@@ -49,15 +49,22 @@ func TestCoreSubjects(t *testing.T) {
 func TestCoreQueueGroups(t *testing.T) {
 	t.Parallel()
 	var group, plain atomic.Int64
-	for range 3 {
+	var known [3]atomic.Bool
+	for i := range known {
 		nc := shared().Connect(t)
 		_, err := nc.QueueSubscribe(name(t), "workers", func(*nats.Msg) { group.Add(1) })
 		must(t, err)
 		_, err = nc.Subscribe(name(t), func(*nats.Msg) { plain.Add(1) })
 		must(t, err)
+		_, err = nc.Subscribe(name(t)+".probe", func(*nats.Msg) { known[i].Store(true) })
+		must(t, err)
 		must(t, nc.Flush())
 	}
 	nc := shared().Connect(t)
+	eventually(t, "every server knows the subscriptions", func() bool {
+		must(t, nc.Publish(name(t)+".probe", nil))
+		return known[0].Load() && known[1].Load() && known[2].Load()
+	})
 	const n = 300
 	for range n {
 		must(t, nc.Publish(name(t), nil))
@@ -78,6 +85,7 @@ func TestCoreRequest(t *testing.T) {
 	})
 	must(t, err)
 	must(t, service.Flush())
+	eventually(t, "every server knows the service", func() bool { _, err := nc.Request(name(t), nil, wait); return err == nil })
 	for n := range 100 {
 		msg, err := nc.Request(name(t), []byte(fmt.Sprintf("request %d", n)), wait)
 		must(t, err)
@@ -113,8 +121,13 @@ func TestCoreNoEcho(t *testing.T) {
 	must(t, err)
 	must(t, deaf.Publish(name(t), []byte("own")))
 	must(t, deaf.Flush())
-	must(t, nc.Publish(name(t), []byte("other")))
-	equal(t, "data", receive(t, sub), "other")
+	var got *nats.Msg
+	eventually(t, "every server knows the subscription", func() bool {
+		must(t, nc.Publish(name(t), []byte("other")))
+		got, err = sub.NextMsg(20 * time.Millisecond)
+		return err == nil
+	})
+	equal(t, "data", string(got.Data), "other")
 }
 
 func TestCoreMaxPayload(t *testing.T) {

@@ -17,6 +17,7 @@ func clusterRoutes() []route {
 		{subject: "CONSUMER.LEADER.STEPDOWN.*.*", kind: "consumer_leader_stepdown_response", handle: (*call).consumerStepDown},
 		{subject: "META.LEADER.STEPDOWN", kind: "meta_leader_stepdown_response", handle: (*call).metaStepDown, system: true},
 		{subject: "STREAM.GONE.*", kind: "stream_gone_response", handle: (*call).streamGone, decides: true, servers: true},
+		{subject: "STREAM.SETTLED.*", kind: "stream_info_response", handle: (*call).streamSettled, decides: true, reads: true, servers: true},
 		{subject: "STREAM.PAGE.*", kind: "stream_page_response", handle: (*call).streamPage, servers: true},
 		{subject: "SERVER.REMOVE", kind: "meta_server_remove_response", handle: (*call).serverRemove, system: true},
 	}

@@ -109,7 +109,7 @@ func (c *call) configured(cs *cluster.Stream, created bool, err error) {
 	if h := c.svc.of(cs); h != nil {
 		h.updated() // Who hears of the stream shall find it.
 	}
-	c.inform(cs, holdFor, func(info *api.StreamInfo) {
+	c.inform(cs, settledSubject, holdFor, func(info *api.StreamInfo) {
 		c.respond(&api.StreamCreateResponse{Header: c.header(), StreamInfo: info, DidCreate: created})
 	})
 }
@@ -152,14 +152,31 @@ func (c *call) streamInfo() {
 	if !c.decodeOptional(&req) {
 		return
 	}
-	cs := c.find(c.name())
-	if cs == nil {
-		return
+	if cs := c.find(c.name()); cs != nil {
+		c.informed(cs, &req)
 	}
+}
+
+// streamSettled is streamInfo for a server that has just had a configuration decided, and has no
+// replica to see when the stream works under it.
+func (c *call) streamSettled() {
+	c.svc.cluster.FindStream(c.account.broker.Name(), c.name(), func(cs *cluster.Stream, err error) {
+		switch {
+		case err != nil:
+			c.refuse(api.ErrUnavailable)
+		case cs == nil:
+			c.refuse(api.ErrStreamNotFound)
+		default:
+			c.informed(cs, &api.StreamInfoRequest{})
+		}
+	})
+}
+
+func (c *call) informed(cs *cluster.Stream, req *api.StreamInfoRequest) {
 	c.atLeader(cs, func() {
 		c.read(cs, func(m *stream.Stream) {
 			c.countFar(cs, func(n int) {
-				resp, err := c.streamInfoResponse(cs, m, &req, n)
+				resp, err := c.streamInfoResponse(cs, m, req, n)
 				if err != nil {
 					c.broken(cs, err)
 					return

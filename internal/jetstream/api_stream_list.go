@@ -35,7 +35,7 @@ func (c *call) streamList() {
 				continue
 			}
 			left.Add(1)
-			c.inform(cs, lookFor, func(info *api.StreamInfo) {
+			c.inform(cs, infoSubject, lookFor, func(info *api.StreamInfo) {
 				info.Config = cs.Config().Stamped("")
 				infos[i] = info
 				finish()

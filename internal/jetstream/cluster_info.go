@@ -71,16 +71,23 @@ func peerID(server uint64) string {
 	return string(b[:])
 }
 
-// inform gives done what is to be told of a stream, from its leader; if there is none, what is known
+// Requests for what is to be told of a stream: as it is, and once it works under the newest
+// configuration, which is for servers alone.
+const (
+	infoSubject    = apiPrefix + "STREAM.INFO."
+	settledSubject = apiPrefix + "STREAM.SETTLED."
+)
+
+// inform gives done what the stream's leader answers to one of these; if there is none, what is known
 // here.
-func (c *call) inform(cs *cluster.Stream, within time.Duration, done func(*api.StreamInfo)) {
+func (c *call) inform(cs *cluster.Stream, subject string, within time.Duration, done func(*api.StreamInfo)) {
 	here := func() { c.later(func() { c.informHere(cs, done) }) }
 	if c.svc.elsewhere == nil {
 		here()
 		return
 	}
 	e := &errand{
-		svc: c.svc, cs: cs, subject: apiPrefix + "STREAM.INFO." + cs.Name(), reads: true, until: time.Now().Add(within),
+		svc: c.svc, cs: cs, subject: subject + cs.Name(), reads: true, until: time.Now().Add(within),
 		here: func() bool { return leadsHere(cs) }, run: here, gone: here, failed: here,
 	}
 	e.answered = func(o outcome) {
