@@ -47,14 +47,20 @@ func (c *Cluster) lose(s *Stream, id uint64, cause error) {
 		s.key.Account, s.key.Name, id, cause))
 }
 
-func (c *Cluster) markLost(g wal.GroupID, l *loss) error {
+// mark notes why something was quarantined.
+func (c *Cluster) mark(name string, why error) error {
 	dir := filepath.Join(c.opts.Dir, damagedDir)
 	if err := makeDir(c.opts.FS, dir); err != nil {
 		return err
 	}
-	if err := writeFileAtomically(c.opts.FS, dir, engineName(g, l.id)+lostMarking, []byte(l.cause.Error()+"\n")); err != nil {
+	return writeFileAtomically(c.opts.FS, dir, name+lostMarking, []byte(why.Error()+"\n"))
+}
+
+func (c *Cluster) markLost(g wal.GroupID, l *loss) error {
+	if err := c.mark(engineName(g, l.id), l.cause); err != nil {
 		return err
 	}
+	dir := filepath.Join(c.opts.Dir, damagedDir)
 	var d *wal.DamageError
 	if !errors.As(l.cause, &d) || d.File == "" {
 		return nil
@@ -89,7 +95,29 @@ func (c *Cluster) loadLost() error {
 		}
 		c.wasLost[engine] = fmt.Errorf("%w: quarantined earlier: %s", replica.ErrLost, strings.TrimSpace(string(why)))
 	}
+	if err := c.wasLost[metaMark]; err != nil {
+		return c.refuseStart(err)
+	}
 	return nil
+}
+
+// metaMark names the meta group's own replica among those that were quarantined.
+const metaMark = "meta"
+
+// checkMeta stops a server that has lost what it held of the meta group: all else that it has may be as
+// old. It must not be started again as what it was.
+func (c *Cluster) checkMeta() {
+	err := c.metaGroup.rep.Load().Status().Stopped
+	if err == nil || !isLoss(err) || !c.Clustered() || c.fatal.Load() != nil {
+		return
+	}
+	c.onFatal(c.refuseStart(errors.Join(err, c.mark(metaMark, err))))
+}
+
+// refuseStart says what to do with a server that is not what it was.
+func (c *Cluster) refuseStart(err error) error {
+	return fmt.Errorf("this server has lost a part of what it held and must not go on as what it was: %w. While a majority of the other servers is up, move its data directory %s away and start it again: it joins as a new server in the place of the old one and gets its replicas from the others",
+		err, c.opts.Dir)
 }
 
 // replace has the lost replica of this server replaced, if it is not yet.

@@ -33,6 +33,7 @@ func (c *Cluster) maintainLoop() {
 		now := time.Now()
 		c.lookAtDisk()
 		c.expireWaits(now)
+		c.checkMeta()
 		if c.due(c.metaEngine, dirtySince, now) {
 			c.report("meta", c.Meta().Checkpoint())
 			c.shards[0].Call(c.metaGroup.rep.Load().Compact)

@@ -63,8 +63,10 @@ func raftError(err error) error {
 		return raft.ErrCompacted
 	case errors.Is(err, wal.ErrUnavailable):
 		return raft.ErrUnavailable
+	case err != nil:
+		panic(logFailure{err}) // See Replica.rescue.
 	}
-	return err
+	return nil
 }
 
 func toRaft(e *wal.Entry) *pb.Entry {

@@ -98,6 +98,7 @@ func (r *Replica) ProposeConf(cc *pb.ConfChangeV2) error {
 	if r.failed != nil || r.lead != r.cfg.ID {
 		return ErrNotLeader
 	}
+	defer r.rescue()
 	err := r.raft.ProposeConfChange(cc)
 	r.shard.mark(r)
 	return err
@@ -105,6 +106,7 @@ func (r *Replica) ProposeConf(cc *pb.ConfChangeV2) error {
 
 // Transfer asks the leader to hand over to another member. Owner only.
 func (r *Replica) Transfer(to uint64) {
+	defer r.rescue()
 	if r.failed == nil && r.lead == r.cfg.ID {
 		r.raft.TransferLeader(to)
 		r.shard.mark(r)
@@ -148,6 +150,7 @@ func (r *Replica) rank(without uint64) (n uint64) {
 // CampaignFirst has the first member of a new group campaign now, if it has no leader yet: the members
 // start one after another, and a tick is long. Owner only.
 func (r *Replica) CampaignFirst() {
+	defer r.rescue()
 	if r.failed == nil && r.cfg.First && r.applied == GenesisIndex {
 		r.campaignFirst()
 		r.shard.mark(r)

@@ -56,22 +56,22 @@ func (r *Replica) proposePacks(now int64) {
 	if len(packs) == 0 {
 		return
 	}
+	defer r.rescue()
 	m := &pb.Message{Type: pb.MsgProp.Enum(), From: &r.cfg.ID, To: &r.cfg.ID}
 	for _, p := range packs {
 		r.counter++
 		p.seal(now, r.cfg.Incarnation, r.counter)
 		p.bornTick = r.ticks
 		m.Entries = append(m.Entries, &pb.Entry{Data: p.data})
-	}
-	if err := r.raft.Step(m); err != nil {
-		for _, p := range packs {
-			p.done(nil, ErrUnavailable) // Dropped by Raft: definite.
-		}
-		return
-	}
-	for _, p := range packs {
 		r.inflight[p.counter] = p
 		r.bytesFlying += len(p.data)
+	}
+	err := r.raft.Step(m)
+	for _, p := range packs {
+		if err != nil {
+			r.settle(p, len(p.data))
+			p.done(nil, ErrUnavailable) // Dropped by Raft: definite.
+		}
 		p.data = nil // Raft has its own copy.
 	}
 }

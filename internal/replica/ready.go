@@ -12,6 +12,7 @@ import (
 // outbox, applies aside for applyCommitted. It is called again after applies, until nothing is
 // left.
 func (r *Replica) collect(out *turnOutput) {
+	defer r.rescue()
 	for r.failed == nil && r.raft.HasReady() {
 		rd := r.raft.Ready()
 		if rd.SoftState != nil {
@@ -99,6 +100,7 @@ func (r *Replica) deliver(responses []*pb.Message, out *turnOutput) {
 
 // applyCommitted executes the committed entries that collect set aside.
 func (r *Replica) applyCommitted(out *turnOutput) {
+	defer r.rescue()
 	for len(r.applies) > 0 && r.failed == nil {
 		m := r.applies[0]
 		r.applies[0] = nil

@@ -122,7 +122,16 @@ type Replica struct {
 
 // Open starts a member on what the log and the machine hold. A group's first members are opened
 // after Genesis has been written.
-func (s *Shard) open(cfg Config) (*Replica, error) {
+func (s *Shard) open(cfg Config) (_ *Replica, err error) {
+	defer func() { // As in rescue.
+		switch p := recover().(type) {
+		case nil:
+		case logFailure:
+			err = fmt.Errorf("replica %s: its log cannot be read: %w", cfg.Name, p.err)
+		default:
+			panic(p)
+		}
+	}()
 	at := cfg.Machine.Applied()
 	st, ok := cfg.Log.State(cfg.Group)
 	if !ok {
@@ -192,6 +201,7 @@ func (r *Replica) Machine() Machine { return r.cfg.Machine }
 
 // tick advances Raft's clock and the age of all that waits.
 func (r *Replica) tick() {
+	defer r.rescue()
 	r.ticks++
 	r.raft.Tick()
 	r.campaignFirst()
@@ -206,6 +216,11 @@ func (r *Replica) tick() {
 // step feeds one message to Raft: from a peer, or the completion of a local write.
 func (r *Replica) step(m *pb.Message) {
 	if r.failed != nil {
+		return
+	}
+	defer r.rescue()
+	if err := r.amnesia(m); err != nil {
+		r.fail(err)
 		return
 	}
 	if err := r.raft.Step(m); err != nil && err != raft.ErrProposalDropped && err != raft.ErrStepPeerNotFound {
