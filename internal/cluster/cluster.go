@@ -110,7 +110,7 @@ type Cluster struct {
 	wg     sync.WaitGroup
 	fatal  atomic.Pointer[error]
 
-	diskFull atomic.Bool // see lookAtDisk
+	disk disk
 
 	closed   sync.Once
 	closeErr error
@@ -128,6 +128,7 @@ func New(o Options) *Cluster {
 		peers: newPeers(),
 	}
 	c.forward, c.founding, c.snapshots = newForwarder(c), newFounding(c), newSnapshots(c)
+	c.disk.init()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

@@ -1,13 +1,11 @@
 package cluster
 
 import (
-	"bytes"
 	"errors"
 	"sync/atomic"
 
 	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/replica"
-	"github.com/cleatkv/cleat/internal/stream"
 	"github.com/cleatkv/cleat/internal/wal"
 )
 
@@ -92,20 +90,13 @@ func (g *group) offer(command []byte, w replica.Waiter) error {
 	return g.c.forward.propose(to, g.id, command, w)
 }
 
-// propose offers to the local replica. While the disk is full messages are refused, so that what
-// makes room still fits into the log: deletes and purges, of keys too, and expiry.
+// propose offers to the local replica, unless there is no room on the disk for what the command stores.
 func (g *group) propose(r *replica.Replica, command []byte, w replica.Waiter) error {
-	if g.stream != nil && len(command) > 0 && stream.Kind(command[0]) == stream.KindPublish && g.c.noSpace() {
-		// A delete or purge of a key is a message with a header that says so.
-		if len(command) > markerBytesMax || !bytes.Contains(command, []byte("\r\nKV-Operation: ")) {
-			return ErrNoSpace
-		}
+	if g.stream != nil && !g.c.hasRoom(command) {
+		return ErrNoSpace
 	}
 	return r.Propose(command, w)
 }
-
-// markerBytesMax bounds the commands that are let through as markers when the disk is full.
-const markerBytesMax = 8 << 10
 
 // anyone picks a server that has a replica and can be reached; it will say who leads.
 func (g *group) anyone() uint64 {

@@ -24,11 +24,13 @@ func (c *Cluster) maintainLoop() {
 	ticker := time.NewTicker(maintainEvery)
 	defer ticker.Stop()
 	dirtySince := make(map[storage.Engine]time.Time)
+	c.lookAtDisk()
 	for {
 		select {
 		case <-c.ctx.Done():
 			return
 		case <-ticker.C:
+		case <-c.disk.low:
 		}
 		now := time.Now()
 		c.lookAtDisk()
@@ -56,15 +58,16 @@ func (c *Cluster) due(e storage.Engine, since map[storage.Engine]time.Time, now 
 		delete(since, e)
 		return false
 	}
-	if c.noSpace() || back >= checkpointBytes {
-		return true // What is durable need not stay in the log: that makes room.
+	enough := c.disk.checkpointBytes()
+	if c.tight() || back >= enough {
+		return true
 	}
 	first, ok := since[e]
 	if !ok {
 		since[e] = now
-		return n >= checkpointBytes
+		return n >= enough
 	}
-	if n < checkpointBytes && now.Sub(first) < checkpointAge {
+	if n < enough && now.Sub(first) < checkpointAge {
 		return false
 	}
 	delete(since, e)
@@ -90,6 +93,12 @@ func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now ti
 			s.shard.Call(r.Compact)
 		}
 	}
+	if c.tight() {
+		written = 0 // A little at a time: what compaction takes comes back with the next checkpoint.
+		if e, ok := l.engine.(storage.Squeezer); ok {
+			c.report(s.key.Account+" > "+s.key.Name, e.Squeeze())
+		}
+	}
 	c.report(s.key.Account+" > "+s.key.Name, l.compact(written))
 }
 
@@ -112,39 +121,6 @@ func (l *local) compact(written int64) error {
 	}
 	return nil
 }
-
-// The room that is kept free, so that checkpoints, compaction and the log's next segment still fit when
-// messages are refused: a fifth of a small disk, at most 256 MiB, and as much again as waits in
-// memory to be written.
-const (
-	reserveShare = 5
-	reserveMax   = 256 << 20
-)
-
-// lookAtDisk decides whether there is room for more messages.
-func (c *Cluster) lookAtDisk() {
-	du, err := c.opts.FS.GetDiskUsage(c.opts.Dir)
-	if err != nil {
-		return // A file system that does not tell; the log notices when it is full.
-	}
-	reserve := min(du.TotalBytes/reserveShare, reserveMax)
-	for _, s := range c.local() {
-		if l := s.local.Load(); l != nil {
-			reserve += uint64(max(0, l.engine.Dirty()))
-		}
-	}
-	full := du.AvailBytes < reserve
-	if c.diskFull.Swap(full) != full {
-		if full {
-			c.opts.Logger.Error(fmt.Sprintf("Disk of %s is nearly full (%d MiB free): messages are refused until there is room; reads, deletes and purges go on", c.opts.Dir, du.AvailBytes>>20))
-		} else {
-			c.opts.Logger.Info(fmt.Sprintf("Disk of %s has room again (%d MiB free)", c.opts.Dir, du.AvailBytes>>20))
-		}
-	}
-}
-
-// noSpace tells whether messages are refused for lack of room on the disk.
-func (c *Cluster) noSpace() bool { return c.diskFull.Load() || c.log.NoSpace() }
 
 func (c *Cluster) report(what string, err error) {
 	if err != nil {

@@ -248,6 +248,67 @@ func TestWALNoSpace(t *testing.T) {
 	}
 }
 
+// TestWALLooksForSpace has a log without updates, whose owner refuses all until there is room, find it.
+func TestWALLooksForSpace(t *testing.T) {
+	fs := simfs.New(1, simfs.Strict)
+	l, err := Open(damageOptions(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	fs.SetCapacity(16 << 10)
+	n := uint64(0)
+	update := func() {
+		n++
+		l.Submit([]Update{{Group: 1, Entries: entries(1, n, n+1, 1, 900)}}, nil)
+		for l.Step() {
+		}
+	}
+	for !l.NoSpace() {
+		update()
+	}
+	l.LookForSpace()
+	l.runPending()
+	if !l.NoSpace() {
+		t.Fatal("the log found room where there is none")
+	}
+	fs.SetCapacity(0)
+	if !l.NoSpace() {
+		t.Fatal("the log looked by itself")
+	}
+	l.LookForSpace()
+	l.runPending()
+	if l.NoSpace() {
+		t.Fatal("there is room, and the log did not find it")
+	}
+	for range 40 {
+		update()
+	}
+	wantEntries(t, l, 1, entries(1, 1, n+1, 1, 900))
+}
+
+// TestWALSegmentsFitDisk has segments grow, but on a small disk only to a small part of it.
+func TestWALSegmentsFitDisk(t *testing.T) {
+	for diskBytes, want := range map[int64]int64{0: 64 << 20, 1 << 30: 32 << 20, 256 << 20: 8 << 20, 16 << 20: 1 << 20} {
+		fs := simfs.New(1, simfs.Strict)
+		fs.SetCapacity(diskBytes)
+		l, err := Open(Options{FS: fs, Dir: "wal", Stepped: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := int64(0)
+		for range 8 {
+			size = l.segmentSize(size)
+		}
+		if size != want {
+			t.Errorf("on a disk of %d bytes segments grow to %d, want %d", diskBytes, size, want)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestWALNoSpaceLoop has the real writer wait for room, and Close while it waits.
 func TestWALNoSpaceLoop(t *testing.T) {
 	for _, room := range []bool{true, false} {

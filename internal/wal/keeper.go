@@ -61,7 +61,11 @@ func (l *Log) stopKeeper() {
 
 // segmentSize is the size of the segment that follows one of size previous.
 func (l *Log) segmentSize(previous int64) int64 {
-	return min(l.o.SegmentBytes, max(2*previous, segmentBytesFirst))
+	most := l.o.SegmentBytes
+	if du, err := l.o.FS.GetDiskUsage(l.o.Dir); err == nil {
+		most = min(most, max(int64(du.TotalBytes/segmentShare), segmentBytesLeast))
+	}
+	return min(most, max(2*previous, segmentBytesFirst)) / sectorSize * sectorSize
 }
 
 // createFitting creates a segment of that size, or on a disk without room for it of the largest
@@ -77,25 +81,29 @@ func (l *Log) createFitting(number uint64, size, least int64) (*segment, error) 
 	}
 }
 
-// prepare makes the segment that follows s, unless one is ready or being made. Lack of space is not an
-// error yet: the writer still has the rest of its segment, see NoSpace.
+// prepare makes the segment that follows s, unless one is ready or being made.
 func (l *Log) prepare(s *segment) {
 	f := &l.files
 	f.Lock()
 	defer f.Unlock()
-	if f.spare != nil || f.making {
-		return
+	if f.spare == nil && !f.making {
+		l.make(s.number+1, s.size)
 	}
+}
+
+// make has the keeper make a segment to follow one of size previous. Lack of space is not an error yet:
+// the writer still has the rest of its segment, see NoSpace. The caller holds l.files.
+func (l *Log) make(number uint64, previous int64) {
+	f := &l.files
 	f.making = true
-	number, size := s.number+1, l.segmentSize(s.size)
 	l.later(func() error {
-		spare, err := l.createFitting(number, size, segmentBytesFirst)
+		spare, err := l.createFitting(number, l.segmentSize(previous), segmentBytesLeast)
 		f.Lock()
 		defer f.Unlock()
 		f.making = false
 		f.made.Broadcast()
-		f.full = vfs.IsNoSpaceError(err)
-		if f.full {
+		if f.full = vfs.IsNoSpaceError(err); f.full {
+			f.missing, f.previous = number, previous
 			return nil
 		}
 		f.spare = spare
@@ -103,13 +111,23 @@ func (l *Log) prepare(s *segment) {
 	})
 }
 
-// NoSpace tells whether the disk has no room for the next segment. The log still takes updates, up to
+// NoSpace tells whether the disk had no room for the next segment. The log still takes updates, up to
 // the end of the segment that it has; the owner should refuse new work and let logs be compacted. Once
 // that segment is full, updates wait until there is room.
 func (l *Log) NoSpace() bool {
 	l.files.Lock()
 	defer l.files.Unlock()
 	return l.files.full
+}
+
+// LookForSpace has the log try again, if NoSpace. Nothing else does while no updates come.
+func (l *Log) LookForSpace() {
+	f := &l.files
+	f.Lock()
+	defer f.Unlock()
+	if f.full && !f.making {
+		l.make(f.missing, f.previous)
+	}
 }
 
 // successor returns a new segment behind s with room for a batch of this many sectors.
@@ -137,9 +155,9 @@ func (l *Log) successor(s *segment, sectors int) (*segment, error) {
 		}
 	}
 	least := int64(sectors+2) * sectorSize
-	spare, err := l.createFitting(s.number+1, max(l.segmentSize(s.size), least), max(least, segmentBytesFirst))
+	spare, err := l.createFitting(s.number+1, max(l.segmentSize(s.size), least), max(least, segmentBytesLeast))
 	f.Lock()
-	f.full = vfs.IsNoSpaceError(err)
+	f.full, f.missing, f.previous = vfs.IsNoSpaceError(err), s.number+1, s.size
 	f.Unlock()
 	return spare, err
 }

@@ -30,6 +30,8 @@ const (
 	segmentHeaderLen = 52
 
 	segmentBytesMin   = 8 << 10
+	segmentBytesLeast = 1 << 20 // however small the disk is
+	segmentShare      = 32      // of the disk: no segment takes more than one of so many parts
 	segmentBytesFirst = 4 << 20 // the first segment of a new log; then they double up to the option
 	zeroChunk         = 1 << 20
 	fillChunk         = 4 << 10
@@ -115,7 +117,10 @@ type segmentFiles struct {
 	spare  *segment // zeroed and durable, ready to be written
 	making bool     // the keeper is at it
 	made   sync.Cond
-	full   bool // no room to make one
+
+	full     bool   // there was no room to make one:
+	missing  uint64 // its number
+	previous int64  // the size of the one before it
 }
 
 // acquire returns a segment for reading; nil if it is not there. The caller gives it back.

@@ -80,6 +80,12 @@ var defaultTuning = tuning{
 	compactBytes:  16 << 20,
 }
 
+// fit makes blocks small on a small disk, and with them what compaction takes before it gives back.
+func (t *tuning) fit(diskBytes int64) {
+	t.blockBytesMin = min(t.blockBytesMin, max(diskBytes/32, 256<<10))
+	t.compactBytes = min(t.compactBytes, max(diskBytes/8, 1<<20))
+}
+
 // view is one state of the engine. It never changes once published.
 type view struct {
 	*index.Index

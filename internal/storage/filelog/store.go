@@ -49,12 +49,15 @@ func WithCompactBytes(n int64) Option { return func(s *Store) { s.tuning.compact
 // interrupted.
 func OpenStore(fs vfs.FS, root string, options ...Option) (*Store, error) {
 	s := &Store{fs: fs, root: root, tuning: defaultTuning}
-	for _, o := range options {
-		o(s)
-	}
 	s.mu.open = make(map[string]bool)
 	if err := makeDir(fs, root); err != nil {
 		return nil, err
+	}
+	if du, err := fs.GetDiskUsage(root); err == nil {
+		s.tuning.fit(int64(du.TotalBytes))
+	}
+	for _, o := range options {
+		o(s)
 	}
 	names, err := s.list()
 	if err != nil {

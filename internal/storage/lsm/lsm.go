@@ -340,6 +340,29 @@ func (e *Engine) Reclaimable() int64 { return 0 }
 // Compact implements storage.Engine. The database does that by itself.
 func (e *Engine) Compact() (more bool, err error) { return false, nil }
 
+// squeezeBytes is what is not worth a compaction.
+const squeezeBytes = 1 << 20
+
+// Squeeze implements storage.Squeezer. The database compacts where its levels are out of proportion, and
+// a purge of everything need not be.
+func (e *Engine) Squeeze() error {
+	e.work.Lock()
+	defer e.work.Unlock()
+	if e.closed.Load() {
+		return errClosed
+	}
+	g := e.current.Load()
+	lower, upper := g.all()
+	taken, err := e.db.EstimateDiskUsage(lower, upper)
+	if err != nil {
+		return e.db.explain(err)
+	}
+	if taken < 2*g.st.Bytes+squeezeBytes {
+		return nil
+	}
+	return e.db.explain(e.db.Compact(context.Background(), lower, upper, false))
+}
+
 // WriteSnapshot implements storage.Engine.
 func (e *Engine) WriteSnapshot(w io.Writer) (storage.Applied, error) {
 	e.work.Lock()

@@ -9,3 +9,10 @@ type Scanner interface {
 	// stops after want messages will look at.
 	Scan(filters []string, from uint64, want int, fn func(m *Message) bool) error
 }
+
+// Squeezer is an Engine that holds on to the space of removed messages for as long as it likes, and can be
+// told to give it back because the disk is full.
+type Squeezer interface {
+	// Squeeze gives back what is worth it. The caller is background work, as for Compact.
+	Squeeze() error
+}

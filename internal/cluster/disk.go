@@ -1,0 +1,121 @@
+package cluster
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"sync/atomic"
+
+	"github.com/cleatkv/cleat/internal/stream"
+)
+
+// A disk that has no room left at all can not even take what makes room: a delete has to be logged, and
+// the file that it lets go of is only removed once a checkpoint is written. So messages are refused while
+// there is still room for that.
+
+// The room that is kept free, so that checkpoints, compaction and the log's next segment still fit when
+// messages are refused: a fifth of a small disk, at most 256 MiB, and as much again as waits in
+// memory to be written.
+const (
+	reserveShare = 5
+	reserveMax   = 256 << 20
+)
+
+// disk keeps account of the room for messages.
+type disk struct {
+	room  atomic.Int64  // bytes that messages may still take, as of the last look; below 0: refused
+	full  atomic.Bool   // what was said last
+	tight atomic.Bool   // there is so little that what can be given back is
+	size  atomic.Int64  // bytes of the whole disk, 0 if not known
+	low   chan struct{} // wakes maintenance: a look may find room again
+}
+
+func (d *disk) init() {
+	d.room.Store(math.MaxInt64) // Until the first look.
+	d.low = make(chan struct{}, 1)
+}
+
+// What a message takes: its bytes in the log and in the engine, with what is put around them there.
+func messageCost(command int) int64 { return 2*int64(command) + 2<<10 }
+
+// takes tells whether a message may be proposed, and takes its room. Between two looks at the disk more
+// could be written than there is.
+func (d *disk) takes(command []byte) bool {
+	if d.room.Add(-messageCost(len(command))) >= 0 {
+		return true
+	}
+	if !d.full.Load() {
+		select {
+		case d.low <- struct{}{}:
+		default:
+		}
+	}
+	return false
+}
+
+// checkpointBytes is after how much written to an engine a checkpoint is due: less on a small disk,
+// where what waits for one, and the log until then, would take much of it.
+func (d *disk) checkpointBytes() int64 {
+	if size := d.size.Load(); size > 0 {
+		return min(checkpointBytes, max(size/32, 256<<10))
+	}
+	return checkpointBytes
+}
+
+// lookAtDisk finds out how much room there is for more messages.
+func (c *Cluster) lookAtDisk() {
+	if c.log.NoSpace() {
+		c.log.LookForSpace()
+	}
+	du, err := c.opts.FS.GetDiskUsage(c.opts.Dir)
+	if err != nil {
+		c.disk.room.Store(math.MaxInt64) // A file system that does not tell; the log notices when it is full.
+		return
+	}
+	c.disk.size.Store(int64(du.TotalBytes))
+	reserve := int64(min(du.TotalBytes/reserveShare, reserveMax))
+	for _, s := range c.local() {
+		if l := s.local.Load(); l != nil {
+			reserve += max(0, l.engine.Dirty())
+		}
+	}
+	room := int64(min(du.AvailBytes, math.MaxInt64)) - reserve
+	full := room < 0
+	c.disk.room.Store(room)
+	c.disk.tight.Store(room < reserve)
+	if c.disk.full.Swap(full) == full {
+		return
+	}
+	if full {
+		c.opts.Logger.Error(fmt.Sprintf("Disk of %s is nearly full (%d MiB free): messages are refused until there is room; reads, deletes and purges go on", c.opts.Dir, du.AvailBytes>>20))
+	} else {
+		c.opts.Logger.Info(fmt.Sprintf("Disk of %s has room again (%d MiB free)", c.opts.Dir, du.AvailBytes>>20))
+	}
+}
+
+// tight tells whether the disk is full or nearly so: what is durable need not stay in the log then, and
+// what was removed not on the disk.
+func (c *Cluster) tight() bool {
+	return c.disk.tight.Load() || c.disk.room.Load() < 0 || c.log.NoSpace()
+}
+
+// markerBytesMax bounds the commands that are let through as markers when the disk is full.
+const markerBytesMax = 8 << 10
+
+// hasRoom tells whether a command may be proposed. While the disk is full messages are refused, so that
+// what makes room still fits into the log: deletes and purges, of keys too, and expiry.
+func (c *Cluster) hasRoom(command []byte) bool {
+	if len(command) == 0 {
+		return true
+	}
+	switch stream.Kind(command[0]) {
+	case stream.KindPublish, stream.KindCopied, stream.KindMirrored:
+	default:
+		return true
+	}
+	if c.disk.takes(command) && !c.log.NoSpace() {
+		return true
+	}
+	// A delete or purge of a key is a message with a header that says so.
+	return len(command) <= markerBytesMax && bytes.Contains(command, []byte("\r\nKV-Operation: "))
+}
