@@ -246,6 +246,13 @@ func (c *Client) Finish() {
 	c.flush(nil)
 }
 
+// Leave is Finish for a client that is expected to come back on another server: messages for it are given to late
+// from then on, until Close. late runs on the publisher's goroutine and must neither block nor call the broker.
+func (c *Client) Leave(late func(*Msg)) {
+	c.late.Store(&late)
+	c.Finish()
+}
+
 // Kill drops what waits: the socket is closed or about to be.
 func (c *Client) Kill() {
 	c.out.mu.Lock()

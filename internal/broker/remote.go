@@ -3,6 +3,8 @@ package broker
 import (
 	"math/rand/v2"
 	"sync"
+
+	"github.com/cleatkv/cleat/internal/subject"
 )
 
 // Remote is another server whose clients have subscriptions here by proxy.
@@ -28,6 +30,20 @@ func (a *Account) SubscribeWide(subj, queue string, fn func(*Msg)) *Sub {
 	s := &Sub{account: a, subject: subj, queue: queue, fn: fn, wide: true}
 	a.insert(s)
 	return s
+}
+
+// Far tells whether a message to the subject would go to another server.
+func (a *Account) Far(subj string) bool {
+	var r subject.Result[*Sub]
+	a.subs.Match(subj, &r)
+	for _, list := range r.Plain {
+		for _, s := range list {
+			if s.remote != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // DeliverLocal delivers what another server forwarded, to subscriptions of this server that were

@@ -101,23 +101,32 @@ func (f *forwarder) serve(from uint64, payload []byte) error {
 		return errors.New("malformed forwarded command")
 	}
 	id, group := binary.LittleEndian.Uint64(payload), wal.GroupID(binary.LittleEndian.Uint64(payload[8:]))
-	answer := func(result any, err error) { f.answer(from, id, group, result, err) }
+	w := &forwardedHere{f, from, id, group}
 	g := f.c.group(group)
 	if g == nil || g.rep.Load() == nil {
-		answer(nil, errNoLeader)
+		w.Done(nil, errNoLeader)
 		f.flush()
 		return nil
 	}
-	err := g.propose(g.rep.Load(), payload[16:], WaiterFunc(answer))
+	err := g.propose(g.rep.Load(), payload[16:], w)
 	if errors.Is(err, replica.ErrNotLeader) {
 		err = errNoLeader
 	}
 	if err != nil {
-		answer(nil, err)
+		w.Done(nil, err)
 		f.flush()
 	}
 	return nil
 }
+
+// forwardedHere waits for the outcome of a command that another server forwarded, and sends it there.
+type forwardedHere struct {
+	f        *forwarder
+	from, id uint64
+	group    wal.GroupID
+}
+
+func (w *forwardedHere) Done(result any, err error) { w.f.answer(w.from, w.id, w.group, result, err) }
 
 // flush sends the outcomes that were gathered.
 func (f *forwarder) flush() {

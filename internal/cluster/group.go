@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/replica"
@@ -96,6 +98,16 @@ func (g *group) propose(r *replica.Replica, command []byte, w replica.Waiter) er
 		return ErrNoSpace
 	}
 	return r.Propose(command, w)
+}
+
+// again keeps a command that the local replica did not take for the next leader; one of another server
+// goes back there. Whoever is told of a leader first goes on with it.
+func (g *group) again(command []byte, w replica.Waiter) {
+	if f, ok := w.(*forwardedHere); ok {
+		f.Done(nil, errNoLeader)
+		return
+	}
+	g.held.keep(heldCommand{slices.Clone(command), w, time.Now().Add(holdFor)})
 }
 
 // anyone picks a server that has a replica and can be reached; it will say who leads.

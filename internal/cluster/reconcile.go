@@ -167,7 +167,7 @@ func (c *Cluster) openReplica(s *Stream) error {
 		r, err := s.shard.Open(replica.Config{
 			Group: s.id, ID: l.id, Name: s.key.Account + "/" + s.key.Name,
 			Log: c.log, Machine: l.machine, Incarnation: rand.Uint64(), Logger: c.opts.Logger, Owner: s.group,
-			First: len(a.Genesis) > 0 && a.Genesis[0] == l.id,
+			First: len(a.Genesis) > 0 && a.Genesis[0] == l.id, Again: s.group.again,
 		})
 		if err == nil {
 			s.rep.Store(r)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"fmt"
 	"slices"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -70,10 +71,26 @@ func (r *Replica) proposePacks(now int64) {
 	for _, p := range packs {
 		if err != nil {
 			r.settle(p, len(p.data))
-			p.done(nil, ErrUnavailable) // Dropped by Raft: definite.
+			r.again(p) // Dropped by Raft: definite.
 		}
 		p.data = nil // Raft has its own copy.
 	}
+}
+
+// again gives a pack's commands, which were not proposed, back to who may ask another leader.
+func (r *Replica) again(p *pack) {
+	if r.cfg.Again == nil {
+		p.done(nil, ErrUnavailable)
+		return
+	}
+	_, commands, err := openPack(nil, p.data)
+	if err != nil || len(commands) != len(p.waiters) {
+		panic(fmt.Sprintf("replica: a pack of %d commands that was just made reads as %d: %v", len(p.waiters), len(commands), err))
+	}
+	for i, w := range p.waiters {
+		r.cfg.Again(commands[i], w)
+	}
+	p.waiters = nil
 }
 
 // full tells whether packs have to wait. What makes room again is a finished write or an apply:

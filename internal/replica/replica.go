@@ -53,6 +53,11 @@ type Config struct {
 	// timeout, so that a new stream serves at once.
 	First bool
 
+	// Again is given a command that Raft did not take, as it does while the lead is handed over: nothing was
+	// done, and the next leader may be asked. It runs on the owner; the command is valid during the call. Nil refuses
+	// such commands as unavailable.
+	Again func(command []byte, w Waiter)
+
 	// Owner is whatever the opener wants to find again through Replica.Owner.
 	Owner any
 }

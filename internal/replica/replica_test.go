@@ -337,3 +337,28 @@ func FuzzPack(f *testing.F) {
 		}
 	})
 }
+
+// While the lead is handed over Raft takes nothing. What comes then is given back, whole and in order, to be
+// offered to the next leader; nobody is told that it failed.
+func TestProposalDuringTransferIsGivenBack(t *testing.T) {
+	b := newBench(t, vfs.NewMem())
+	var back []string
+	var waiters []Waiter
+	r, err := b.shard.Open(Config{
+		Group: 7, ID: 1, Name: "test", Log: b.log, Machine: b.genesis(7, 1, 2, 3), Incarnation: 99, Logger: slog.New(slog.DiscardHandler),
+		Again: func(command []byte, w Waiter) { back, waiters = append(back, string(command)), append(waiters, w) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.elect(r)
+	r.Transfer(2)
+	one, two := b.propose(r, "one"), b.propose(r, "two")
+	b.until("given back", func() bool { return len(back) == 2 })
+	if back[0] != "one" || back[1] != "two" || waiters[0] != one || waiters[1] != two {
+		t.Errorf("given back: %q", back)
+	}
+	if one.called+two.called != 0 {
+		t.Errorf("the waiters were told %+v, %+v", *one, *two)
+	}
+}

@@ -56,6 +56,9 @@ type conn struct {
 	// ending is set once nothing more is read.
 	ending atomic.Bool
 
+	// leaving is set while the client goes to another server.
+	leaving atomic.Pointer[lateMessages]
+
 	drained  chan struct{} // Closed by release.
 	released sync.Once
 }
@@ -200,7 +203,10 @@ func (c *conn) readFailed(err error) {
 		return // Flushed or Abort woke the reader.
 	}
 	reason := ReadError
-	if errors.Is(err, io.EOF) {
+	switch {
+	case c.leaving.Load() != nil:
+		reason = ServerShutdown
+	case errors.Is(err, io.EOF):
 		reason = ClientClosed
 	}
 	c.note(reason)
@@ -250,7 +256,11 @@ func (c *conn) Abort(slow bool, err error) {
 // and the reader goroutine wakes up to close.
 func (c *conn) Flushed() {
 	c.sock.finish()
-	c.sock.nc.SetReadDeadline(time.Now())
+	end := time.Now()
+	if c.leaving.Load() != nil {
+		end = end.Add(leaveTimeout) // What the client has sent is still read.
+	}
+	c.sock.nc.SetReadDeadline(end)
 	c.release()
 }
 
@@ -260,6 +270,10 @@ func (c *conn) release() { c.released.Do(func() { close(c.drained) }) }
 // cleanup takes the connection out of the world, at the end of the reader goroutine.
 func (c *conn) cleanup() {
 	c.stopTimers()
+	if late := c.leaving.Load(); late != nil {
+		c.sock.nc.Close()
+		c.moved(late)
+	}
 	c.client.Close()
 	<-c.drained
 	c.linger()

@@ -246,11 +246,16 @@ func (s *Server) stop() {
 }
 
 // Shutdown closes all connections, without an error line so that clients reconnect elsewhere, and
-// waits until their goroutines have ended or ctx is done; then sockets are broken off.
+// waits until their goroutines have ended or ctx is done; then sockets are broken off. Where there is an elsewhere,
+// what they had under way has a moment to be answered there.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
+	moving := false
 	for _, c := range s.connections() {
-		c.end(ServerShutdown)
+		if c.leaving.Load() == nil {
+			c.leave()
+		}
+		moving = moving || c.leaving.Load() != nil
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -259,6 +264,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-ended:
+		if moving {
+			return sleep(ctx, leaveSettle)
+		}
 		return nil
 	case <-ctx.Done():
 	}
@@ -268,6 +276,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	<-ended
 	return ctx.Err()
 }
+
+// lameDuckPause is enough between two clients: a few of them need not take as long as thousands may.
+const lameDuckPause = time.Second
 
 // LameDuck ends the service gently: no new connections, a notice to those who understand it, and
 // after a grace period one connection after the other is closed. It returns when all are gone or
@@ -295,15 +306,23 @@ func (s *Server) LameDuck(ctx context.Context) error {
 	}
 	// Spread the closings, so that the other servers are not overrun, and not evenly, so that
 	// several servers in lame duck mode do not beat in time.
-	each := max(o.LameDuckDuration-o.LameDuckGrace, 0) / time.Duration(len(conns))
+	each := min(max(o.LameDuckDuration-o.LameDuckGrace, 0)/time.Duration(len(conns)), lameDuckPause)
 	mathrand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] })
 	for _, c := range conns {
-		c.end(ServerShutdown)
+		c.leave()
 		if each > 0 {
 			if err := sleep(ctx, each/2+mathrand.N(each)); err != nil {
 				return err
 			}
 		}
+	}
+	for end := time.Now().Add(2 * leaveTimeout); len(s.connections()) > 0 && time.Now().Before(end); {
+		if err := sleep(ctx, leaveLook); err != nil {
+			return err
+		}
+	}
+	if s.hasPeers() {
+		return sleep(ctx, leaveSettle)
 	}
 	return nil
 }

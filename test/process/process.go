@@ -156,13 +156,18 @@ func (s *Server) Wait(timeout time.Duration) (*os.ProcessState, error) {
 
 // Stop asks the process to end, as an init system does, and reports a process that does not or
 // that ends with an error.
-func (s *Server) Stop() error {
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+func (s *Server) Stop() error { return s.end(syscall.SIGTERM, stopTimeout) }
+
+// Leave asks the process to end when all clients have gone elsewhere, and waits for that.
+func (s *Server) Leave(within time.Duration) error { return s.end(syscall.SIGUSR2, within) }
+
+func (s *Server) end(sig syscall.Signal, within time.Duration) error {
+	if err := s.cmd.Process.Signal(sig); err != nil {
 		return err
 	}
 	select {
 	case <-s.exited:
-	case <-time.After(stopTimeout):
+	case <-time.After(within):
 		s.Kill()
 		return fmt.Errorf("process: still running %s after SIGTERM", stopTimeout)
 	}
