@@ -1,0 +1,194 @@
+package compat
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cleatkv/cleat/test/process"
+)
+
+// follower notes the revisions that one client was told, in the order in which it was.
+type follower struct {
+	what string
+	mu   sync.Mutex
+	seen []uint64
+}
+
+func (f *follower) note(revision uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = append(f.seen, revision)
+}
+
+func (f *follower) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.seen)
+}
+
+// check finds what was left out, repeated or out of order, of the revisions from 1 on.
+func (f *follower) check(t *testing.T, last uint64) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, revision := range f.seen {
+		if revision != uint64(i+1) {
+			t.Errorf("%s: revision %d came as number %d", f.what, revision, i+1)
+			return
+		}
+	}
+	if len(f.seen) != int(last) {
+		t.Errorf("%s: %d of %d revisions", f.what, len(f.seen), last)
+	}
+}
+
+// roaming connects to one server of a cluster and goes on to the others when that is lost.
+func roaming(t *testing.T, servers []*process.Server, first int) *nats.Conn {
+	t.Helper()
+	var urls []string
+	for i := range servers {
+		urls = append(urls, servers[(first+i)%len(servers)].URL())
+	}
+	nc, err := nats.Connect(strings.Join(urls, ","), nats.DontRandomize(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	must(t, err)
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// follow watches the bucket in all ways there are in Go, through clients of that server at first.
+func follow(t *testing.T, servers []*process.Server, first int, bucket string) []*follower {
+	t.Helper()
+	ctx := testContext(t)
+	named := func(what string) *follower { return &follower{what: fmt.Sprintf("%s at n%d", what, first)} }
+
+	watcher, nc := named("watcher"), roaming(t, servers, first)
+	js, err := jetstream.New(nc)
+	must(t, err)
+	kv, err := js.KeyValue(ctx, bucket)
+	must(t, err)
+	w, err := kv.WatchAll(ctx, jetstream.IncludeHistory())
+	must(t, err)
+	go func() { // Ends with the watcher.
+		for e := range w.Updates() {
+			if e != nil {
+				watcher.note(e.Revision())
+			}
+		}
+	}()
+	t.Cleanup(func() { _ = w.Stop() })
+
+	ordered := named("ordered consumer")
+	js, err = jetstream.New(roaming(t, servers, first))
+	must(t, err)
+	c, err := js.OrderedConsumer(ctx, "KV_"+bucket, jetstream.OrderedConsumerConfig{})
+	must(t, err)
+	consume, err := c.Consume(func(m jetstream.Msg) {
+		if meta, err := m.Metadata(); err == nil {
+			ordered.note(meta.Sequence.Stream)
+		}
+	}, jetstream.PullHeartbeat(time.Second), jetstream.PullExpiry(5*time.Second))
+	must(t, err)
+	t.Cleanup(consume.Stop)
+
+	push := named("ordered push subscription")
+	legacy, err := roaming(t, servers, first).JetStream()
+	must(t, err)
+	sub, err := legacy.Subscribe("$KV."+bucket+".>", func(m *nats.Msg) {
+		if meta, err := m.Metadata(); err == nil {
+			push.note(meta.Sequence.Stream)
+		}
+	}, nats.OrderedConsumer(), nats.IdleHeartbeat(time.Second))
+	must(t, err)
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	return []*follower{watcher, ordered, push}
+}
+
+// Watchers and ordered consumers are told every revision once and in order, whether the server dies
+// that they are connected to, or the one that leads the bucket, or the lead goes to another.
+func TestClusterWatchersSurviveServers(t *testing.T) {
+	servers := process.NewCluster(t, 3, "")
+	ctx := testContext(t)
+	writer, err := jetstream.New(roaming(t, servers, 0))
+	must(t, err)
+	kv, err := writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", Replicas: 3, History: 64})
+	must(t, err)
+	last, n := uint64(0), 0
+	write := func(count int) {
+		t.Helper()
+		for range count {
+			untilDone(t, func() error {
+				ctx, cancel := context.WithTimeout(ctx, time.Second)
+				defer cancel()
+				revision, err := kv.Put(ctx, fmt.Sprint("k", n%32), fmt.Append(nil, n))
+				last = max(last, revision)
+				return err
+			})
+			n++
+		}
+	}
+	leader := func() int {
+		t.Helper()
+		var lead int
+		untilDone(t, func() error {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			s, err := writer.Stream(ctx, "KV_b")
+			if err != nil {
+				return err
+			}
+			c := s.CachedInfo().Cluster
+			for _, r := range c.Replicas {
+				if !r.Current {
+					return fmt.Errorf("%s lags", r.Name)
+				}
+			}
+			_, err = fmt.Sscanf(c.Leader, "n%d", &lead)
+			return err
+		})
+		return lead
+	}
+	write(50)
+	var all []*follower
+	for i := range servers {
+		all = append(all, follow(t, servers, i, "b")...)
+	}
+	write(50)
+	for _, plus := range []int{0, 1, 2, 0} { // The leader, others, and the leader again.
+		victim := (leader() + plus) % 3
+		servers[victim].Kill()
+		write(100)
+		must(t, servers[victim].Start())
+		write(20)
+	}
+	lead := leader()
+	_, err = writer.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.KV_b", nil, wait)
+	must(t, err)
+	write(100)
+	s, err := writer.Stream(ctx, "KV_b")
+	must(t, err)
+	last = s.CachedInfo().State.LastSeq
+	if now := s.CachedInfo().Cluster.Leader; now == fmt.Sprint("n", lead) {
+		t.Fatalf("%s leads still", now)
+	}
+	for end := time.Now().Add(3 * wait); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		late := 0
+		for _, f := range all {
+			if f.count() < int(last) {
+				late++
+			}
+		}
+		if late == 0 {
+			break
+		}
+	}
+	for _, f := range all {
+		f.check(t, last)
+	}
+}
