@@ -428,7 +428,7 @@ func (e *Engine) InstallSnapshot(r io.Reader) error {
 		err = e.db.flush() // The name must not lead to what is not there.
 	}
 	if err != nil {
-		return errors.Join(err, e.db.excise(fresh))
+		return errors.Join(err, e.db.erase(fresh))
 	}
 	e.change.Lock()
 	defer e.change.Unlock()

@@ -2,7 +2,6 @@ package lsm
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -316,10 +315,19 @@ func (d *database) flush() error {
 	return d.end.reason()
 }
 
-// excise removes all keys of a number, durably.
-func (d *database) excise(k keyed) error {
+// erase removes all keys of a number, durably. Pebble's Excise would do it at once, but takes a block
+// that it cannot read for the end of a table, and then drops what other engines have in it.
+func (d *database) erase(k keyed) error {
 	lower, upper := k.all()
-	return d.explain(d.Excise(context.Background(), pebble.KeyRange{Start: lower, End: upper}))
+	b := d.NewBatch()
+	defer b.Close()
+	if err := b.DeleteRange(lower, upper, nil); err != nil {
+		return err
+	}
+	if err := d.apply(b); err != nil {
+		return err
+	}
+	return d.flush()
 }
 
 // discard removes all keys of an engine that is no more.
@@ -328,7 +336,7 @@ func (d *database) discard(k keyed) error {
 	if err := d.saveFloor(); err != nil {
 		return err
 	}
-	return d.excise(k)
+	return d.erase(k)
 }
 
 // users returns the count of those who read under a number. When there are none left, its keys
@@ -507,7 +515,7 @@ func (s *Store) Drop(name string) error {
 	if err := s.db.flush(); err != nil {
 		return err
 	}
-	return s.db.excise(k)
+	return s.db.erase(k)
 }
 
 // Names implements storage.Store.
