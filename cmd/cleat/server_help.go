@@ -67,6 +67,7 @@ Cluster:
         --cluster_name <name>        Name of the cluster
         --no_advertise               Do not tell clients about other servers
         --cluster_advertise <string> Address to tell other servers
+        --replace_after <time>       Make the replicas of a lost server anew after that (default: 10m; 0: never)
         --connect_retries <number>   How often to try servers that others told of
 
 Help:

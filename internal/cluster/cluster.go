@@ -71,6 +71,12 @@ type Options struct {
 	// FS nor Dir nor Hooks.
 	MessagesOnly bool
 
+	// ReplaceAfter is how long a server may be out of reach before its replicas are made anew on others;
+	// 0: for ever.
+	ReplaceAfter time.Duration
+
+	balanceAfter time.Duration // see balance; of tests
+
 	// OnFatal is called once if the server must stop because its log can no longer be
 	// trusted. It must not block.
 	OnFatal func(error)
@@ -89,6 +95,7 @@ type Cluster struct {
 	transport *peer.Transport
 	peers     *peers
 	forward   *forwarder
+	healer    healer // the plan loop's
 	founding  *founding
 	snapshots *snapshots
 

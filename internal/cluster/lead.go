@@ -175,39 +175,3 @@ func (c *Cluster) RemoveServer(server uint64, done func(error)) {
 	}
 	c.ProposeMeta(meta.Encode(meta.KindRemoveServer, &meta.RemoveServer{ID: server}), metaOutcome(done))
 }
-
-// movesMax bounds how many streams are brought to another server at a time.
-const movesMax = 8
-
-// replaceLost moves replicas off servers that were removed, where this server leads the meta group. A
-// stream whose other servers all have one already keeps its place for the next server that joins.
-func (c *Cluster) replaceLost() {
-	m := c.Meta()
-	if !c.metaGroup.leads() || len(m.AllServers()) == len(m.Servers()) {
-		return
-	}
-	moving := 0
-	var due []*meta.Stream
-	for _, s := range m.Streams("") {
-		switch {
-		case s.Plan != nil:
-			moving++
-		case lostReplica(m, s) != 0:
-			due = append(due, s)
-		}
-	}
-	for _, s := range due[:min(len(due), max(0, movesMax-moving))] {
-		if to := c.replacement(s, 0); to != 0 {
-			c.moveReplica(s, lostReplica(m, s), to, func(error) {}) // The next round looks again.
-		}
-	}
-}
-
-func lostReplica(m *meta.Machine, s *meta.Stream) uint64 {
-	for _, r := range s.Replicas {
-		if server := m.Server(r.Server); server != nil && server.Removed {
-			return r.ID
-		}
-	}
-	return 0
-}

@@ -36,8 +36,9 @@ func (c *Cluster) planLoop() {
 		}
 		c.introduce()
 		c.planMeta()
-		if round%replaceRounds == 0 {
-			c.replaceLost()
+		if round%healRounds == 0 {
+			c.heal(time.Now())
+			c.balance(time.Now())
 		}
 		for _, s := range c.local() {
 			s.plan()
@@ -64,8 +65,8 @@ func (c *Cluster) introduce() {
 }
 
 const (
-	planEvery     = 200 * time.Millisecond
-	replaceRounds = 10 // between two looks for replicas on servers that were removed
+	planEvery  = 200 * time.Millisecond
+	healRounds = 5 // between two looks at servers that are gone, or back
 )
 
 // plan takes the next step of a stream's plan.

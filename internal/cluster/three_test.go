@@ -18,6 +18,7 @@ type trio struct {
 	routes  []string
 	fs      []vfs.FS
 	servers []*Cluster
+	more    func(*Options) // if set, has the last word
 }
 
 func freeAddresses(t *testing.T, n int) []string {
@@ -36,20 +37,38 @@ func freeAddresses(t *testing.T, n int) []string {
 
 func newTrio(t *testing.T, n int) *trio {
 	t.Helper()
+	c := prepareTrio(t, n)
+	c.startAll()
+	return c
+}
+
+func prepareTrio(t *testing.T, n int) *trio {
+	t.Helper()
 	c := &trio{t: t, routes: freeAddresses(t, n), fs: make([]vfs.FS, n), servers: make([]*Cluster, n)}
 	for i := range n {
 		c.fs[i] = vfs.NewMem()
-		c.start(i)
-	}
-	for i := range n {
-		c.formed(i)
 	}
 	return c
 }
 
+// startAll starts all servers and waits until they are a cluster.
+func (c *trio) startAll() {
+	c.t.Helper()
+	for i := range c.servers {
+		c.start(i)
+	}
+	for i := range c.servers {
+		c.formed(i)
+	}
+}
+
 func (c *trio) start(i int) {
 	c.t.Helper()
-	c.servers[i] = start(c.t, Options{FS: c.fs[i], Name: fmt.Sprint("n", i), Route: &Route{Cluster: "C", Listen: c.routes[i], Seeds: c.routes}})
+	o := Options{FS: c.fs[i], Name: fmt.Sprint("n", i), Route: &Route{Cluster: "C", Listen: c.routes[i], Seeds: c.routes}}
+	if c.more != nil {
+		c.more(&o)
+	}
+	c.servers[i] = start(c.t, o)
 }
 
 func (c *trio) formed(i int) {

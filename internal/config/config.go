@@ -216,6 +216,10 @@ type Cluster struct {
 	TLS            *TLS
 	Advertise      string // host:port to tell other servers
 	NoAdvertise    bool   // do not tell clients about the other servers
+
+	// ReplaceAfter is how long a server may be out of reach before its replicas are made anew on others;
+	// less than 0: for ever. It stands in the block kv.
+	ReplaceAfter time.Duration
 }
 
 // Enabled says whether this server shall be a member of a cluster.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Flags is a command line. It has nats-server's names, with one dash or two, and a few of our own
@@ -142,6 +143,7 @@ func (f *Flags) declareCluster(fs *flag.FlagSet) {
 	}, "cluster", "cluster_listen")
 	override(f, fs, text, func(c *Config, s string) { c.Cluster.Name = s }, "cluster_name")
 	override(f, fs, text, func(c *Config, s string) { c.Cluster.Advertise = s }, "cluster_advertise")
+	override(f, fs, time.ParseDuration, func(c *Config, d time.Duration) { c.Cluster.ReplaceAfter = never(d) }, "replace_after")
 	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Cluster.NoAdvertise = on }, "no_advertise")
 }
 
@@ -235,6 +237,7 @@ func clusterListen(s string) (a clusterAddress, err error) {
 const (
 	envStorage    = "CLEAT_STORAGE"
 	envStaleReads = "CLEAT_STALE_READS"
+	envReplace    = "CLEAT_REPLACE_AFTER"
 	envLogFormat  = "CLEAT_LOG_FORMAT"
 )
 
@@ -269,6 +272,13 @@ func (c *Config) applyEnv() (err error) {
 		if c.KV.StaleReads, err = strconv.ParseBool(s); err != nil {
 			return fmt.Errorf("environment %s should be a boolean, got %q", envStaleReads, s)
 		}
+	}
+	if s := os.Getenv(envReplace); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return fmt.Errorf("environment %s should be a duration like \"10m\", got %q", envReplace, s)
+		}
+		c.Cluster.ReplaceAfter = never(d)
 	}
 	if s := os.Getenv(envLogFormat); s != "" {
 		if c.Log.Format, err = word(LogFormatNATS, LogFormatJSON)(s); err != nil {

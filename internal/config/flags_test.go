@@ -60,6 +60,8 @@ func TestFlags(t *testing.T) {
 		{"-js=false", func(c *Config) bool { return !c.JetStream.Enabled }},
 		{"-sd x", func(c *Config) bool { return c.JetStream.StoreDir == "x" && c.JetStream.MaxMemory == 1e6 }},
 		{"-kv_storage rocksdb -stale_reads", func(c *Config) bool { return c.KV == KV{Storage: "rocksdb", StaleReads: true} }},
+		{"-replace_after 90s -cluster nats://1.2.3.4:5", func(c *Config) bool { return c.Cluster.ReplaceAfter == 90*time.Second }},
+		{"-replace_after 0 -cluster nats://1.2.3.4:5", func(c *Config) bool { return c.Cluster.ReplaceAfter < 0 }},
 		{"-user u -pass p", func(c *Config) bool { return c.Auth.User == "u" && c.Auth.Password == "p" && c.AuthRequired() }},
 		{"-auth t", func(c *Config) bool { return c.Auth.Token == "t" && c.AuthRequired() }},
 		{"-profile 8", func(c *Config) bool { return c.ProfPort == 8 }},

@@ -32,6 +32,7 @@ const (
 	defaultTLSTimeout      = 2 * time.Second
 	defaultAuthTimeout     = 2 * time.Second
 	defaultLameDuck        = 2 * time.Minute
+	defaultReplaceAfter    = 10 * time.Minute
 	defaultLameDuckGrace   = 10 * time.Second
 	defaultHandshakeWSWait = 2 * time.Second
 )
@@ -118,6 +119,7 @@ func (c *Config) setDefaults(f *Flags) {
 		if !c.JetStream.Enabled {
 			orDefault(&c.Cluster.Name, defaultClusterName)
 		}
+		orDefault(&c.Cluster.ReplaceAfter, defaultReplaceAfter)
 		orDefault(&c.Cluster.AuthTimeout, authTimeout(c.Cluster.TLS))
 	}
 	if c.WebSocket.Port != 0 {

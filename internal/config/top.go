@@ -197,10 +197,29 @@ func (l *loader) kv(v value) {
 		return
 	}
 	l.block(v, fields{
-		"storage":     l.oneOf(&c.KV.Storage, StorageFile, StorageRocksDB),
-		"stale_reads": l.boolean(&c.KV.StaleReads),
-		"log_format":  l.oneOf(&c.Log.Format, LogFormatNATS, LogFormatJSON),
+		"storage":       l.oneOf(&c.KV.Storage, StorageFile, StorageRocksDB),
+		"stale_reads":   l.boolean(&c.KV.StaleReads),
+		"replace_after": l.replaceAfter,
+		"log_format":    l.oneOf(&c.Log.Format, LogFormatNATS, LogFormatJSON),
 	}, unknownField)
+}
+
+// replaceAfter reads a duration, of which 0 stands for ever.
+func (l *loader) replaceAfter(v value) {
+	d := &l.cfg.Cluster.ReplaceAfter
+	l.textDuration(d)(v)
+	if *d < 0 {
+		l.fail(v, "invalid replace_after, needs to be positive, or \"0s\" for never")
+	}
+	*d = never(*d)
+}
+
+// never keeps a 0 that was given apart from one that was not.
+func never(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 // oneOf reads one of a few words.

@@ -384,4 +384,3 @@ func TestReportSnapshotAlways(t *testing.T) {
 		t.Fatal("after a failure the member is never sent one again")
 	}
 }
-
