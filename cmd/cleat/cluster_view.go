@@ -84,7 +84,7 @@ func askServers[T any](ctx context.Context, r *clientRun, subject, body string, 
 	if err != nil {
 		return nil, err
 	}
-	defer sub.Unsubscribe()
+	defer func() { _ = sub.Unsubscribe() }() // The connection ends soon.
 	if err := r.Conn.PublishRequest(subject, inbox, []byte(body)); err != nil {
 		return nil, err
 	}

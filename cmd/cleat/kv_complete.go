@@ -82,7 +82,8 @@ func (r *clientRun) keysWithPrefix(ctx context.Context, bucket, prefix string) [
 		return nil
 	}
 	var keys []string
-	r.initial(ctx, w, func(e jetstream.KeyValueEntry) error {
+	// Some completions are better than none: an error shows with the command itself.
+	_ = r.initial(ctx, w, func(e jetstream.KeyValueEntry) error {
 		if strings.HasPrefix(e.Key(), prefix) {
 			keys = append(keys, e.Key())
 		}

@@ -74,15 +74,15 @@ type farCopy struct {
 	queues []string
 }
 
-// to returns the copy for a server and whether it was there already.
-func (c *copies) to(r Remote) (*farCopy, bool) {
+// to returns the copy for a server.
+func (c *copies) to(r Remote) *farCopy {
 	for i := range *c {
 		if (*c)[i].remote == r {
-			return &(*c)[i], true
+			return &(*c)[i]
 		}
 	}
 	*c = append(*c, farCopy{remote: r})
-	return &(*c)[len(*c)-1], false
+	return &(*c)[len(*c)-1]
 }
 
 func (c *copies) forward(d *delivery) {
@@ -100,7 +100,7 @@ func (c *copies) plan(plain [][]*Sub) (n int) {
 			if s.remote == nil {
 				continue
 			}
-			far, _ := c.to(s.remote)
+			far := c.to(s.remote)
 			if !far.plain {
 				far.plain = true
 				n++
@@ -117,7 +117,7 @@ func (c *copies) planOne(g string, members []*Sub) bool {
 	for i := range members {
 		s := members[(first+i)%len(members)]
 		if s.remote != nil && !s.closed.Load() {
-			far, _ := c.to(s.remote)
+			far := c.to(s.remote)
 			far.queues = append(far.queues, g)
 			return true
 		}

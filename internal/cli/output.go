@@ -153,7 +153,7 @@ func (s *Stream) Write(record any) error {
 
 func (s *Stream) csvLine(cells []string) {
 	w := csv.NewWriter(s.p.w)
-	w.Write(cells)
+	_ = w.Write(cells) // A broken pipe ends the program anyway.
 	w.Flush()
 }
 

@@ -247,18 +247,6 @@ func integer[T int | int64](l *loader, dst *T, min, max int64) func(value) {
 	}
 }
 
-// size reads a number of bytes, which may also be a string like "10G" (of powers of 1024).
-func (l *loader) size(dst *int64) func(value) {
-	return func(v value) {
-		n, err := parseSize(v.raw)
-		if err != nil {
-			l.fail(v, "%s %v", strings.ToLower(v.key), err)
-			return
-		}
-		*dst = n
-	}
-}
-
 // duration reads a text like "2m". A bare number means seconds, as it did long ago.
 func (l *loader) duration(dst *time.Duration) func(value) {
 	return func(v value) {

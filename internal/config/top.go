@@ -135,7 +135,6 @@ func basePath(p string) string {
 
 // foreignFields are those nats-server knows and this server does without.
 func (l *loader) foreignFields() fields {
-	const other = "it has no such connections"
 	const tuning = "it works differently here and needs no such setting"
 	return fields{
 		"gateway":                                l.ignore("clusters are not joined into super-clusters"),

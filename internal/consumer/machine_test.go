@@ -32,7 +32,6 @@ type world struct {
 	t        *testing.T
 	s        *testStream
 	c        *Consumer
-	reg      *Registry
 	interest map[string]bool
 	now      time.Duration
 	turn     Turn

@@ -226,7 +226,7 @@ func (s *consumerSet) answered(name string) {
 }
 
 // remove takes a feed out and ends it.
-func (s *consumerSet) remove(f *feed, status string) bool {
+func (s *consumerSet) remove(f *feed, status string) {
 	s.mu.Lock()
 	had := s.feeds[f.name] == f
 	if had {
@@ -238,7 +238,6 @@ func (s *consumerSet) remove(f *feed, status string) bool {
 		f.end(&out, status)
 		out.Flush()
 	}
-	return had
 }
 
 // expire deletes a consumer that nobody has used for too long.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +27,6 @@ type server struct {
 	cluster *cluster.Cluster
 	account *broker.Account
 	inbox   chan message
-	seen    sync.WaitGroup
 	n       int
 }
 

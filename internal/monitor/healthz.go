@@ -80,7 +80,7 @@ func (m *Monitor) problems(q HealthzQuery) []HealthProblem {
 
 // wrong returns what is wrong with the question itself.
 func (q *HealthzQuery) wrong() []HealthProblem {
-	text := ""
+	var text string
 	switch {
 	case q.Account == "" && q.Stream != "":
 		text = `"account" must not be empty when checking stream health`

@@ -197,7 +197,7 @@ func (t *Transport) drive(ctx context.Context, conn net.Conn, r *reader, l *link
 		case err := <-silent:
 			return err
 		case <-ping.C:
-			o.append(kindPing, func(b []byte) []byte { return b })
+			_ = o.append(kindPing, func(b []byte) []byte { return b })
 		case <-o.wake:
 			// Whoever is about to send more, does so first.
 			runtime.Gosched()

@@ -53,9 +53,10 @@ func (p *pack) seal(stamp int64, incarnation, counter uint64) {
 	binary.LittleEndian.PutUint64(p.data[17:], counter)
 }
 
-func (p *pack) done(result any, err error) {
+// refuse ends the pack without results.
+func (p *pack) refuse(err error) {
 	for _, w := range p.waiters {
-		w.Done(result, err)
+		w.Done(nil, err)
 	}
 	p.waiters = nil
 }

@@ -80,7 +80,7 @@ func (r *Replica) proposePacks(now int64) {
 // again gives a pack's commands, which were not proposed, back to who may ask another leader.
 func (r *Replica) again(p *pack) {
 	if r.cfg.Again == nil {
-		p.done(nil, ErrUnavailable)
+		p.refuse(ErrUnavailable)
 		return
 	}
 	_, commands, err := openPack(nil, p.data)
@@ -139,7 +139,7 @@ func (r *Replica) dropReplaced() {
 	for _, p := range r.sortedInflight() {
 		if p.index != 0 && p.index <= r.applied {
 			r.settle(p, 0)
-			p.done(nil, ErrUnavailable)
+			p.refuse(ErrUnavailable)
 		}
 	}
 }
@@ -149,7 +149,7 @@ func (r *Replica) forgetOld() {
 	for _, p := range r.sortedInflight() {
 		if r.ticks-p.bornTick > waiterTicksMax {
 			r.settle(p, 0)
-			p.done(nil, ErrUnknown)
+			p.refuse(ErrUnknown)
 		}
 	}
 }

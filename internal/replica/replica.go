@@ -259,10 +259,10 @@ func (r *Replica) close(cause error) {
 	r.intake.packs, r.intake.bytes = nil, 0
 	r.intake.Unlock()
 	for _, p := range packs {
-		p.done(nil, ErrStopped)
+		p.refuse(ErrStopped)
 	}
 	for _, p := range r.sortedInflight() {
-		p.done(nil, ErrUnknown)
+		p.refuse(ErrUnknown)
 	}
 	clear(r.inflight)
 	r.reads.failAll(ErrStopped)

@@ -208,8 +208,6 @@ func TestStoppedReplicaReportsUnknownForProposed(t *testing.T) {
 	r := b.open(7, 1, b.genesis(7, 1), 99)
 	b.until("leads", func() bool { return r.Status().Leading })
 	o := b.propose(r, "v")
-	b.shard.inbox.Lock()
-	b.shard.inbox.Unlock()
 	b.shard.Turn(false) // proposed, not yet written
 	if o.called == 0 {
 		b.shard.Close(r)

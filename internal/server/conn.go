@@ -88,7 +88,7 @@ func (s *Server) newConn(nc net.Conn, kind string) *conn {
 // serve runs the connection until it ends. It is the reader goroutine.
 func (c *conn) serve() {
 	defer c.cleanup()
-	if c.srv.full(c) {
+	if c.srv.full() {
 		c.client.Send(nil, string(wire.AppendInfoLine(nil, c.info(false)))) // Clients expect INFO first.
 		c.fail(errConnections, MaxConnectionsExceeded)
 		return
@@ -297,5 +297,5 @@ func (c *conn) linger() {
 	if !reason.told() || c.sock.nc.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return
 	}
-	io.CopyN(io.Discard, c.sock.nc, lingerBytes)
+	_, _ = io.CopyN(io.Discard, c.sock.nc, lingerBytes)
 }

@@ -132,12 +132,12 @@ func checkPinned(t *TLS, secure *tls.Conn) error {
 	if len(t.Pinned) == 0 {
 		return nil
 	}
-	for _, cert := range secure.ConnectionState().PeerCertificates {
-		sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	// Only the client's own certificate counts, not its issuers.
+	if certs := secure.ConnectionState().PeerCertificates; len(certs) > 0 {
+		sum := sha256.Sum256(certs[0].RawSubjectPublicKeyInfo)
 		if t.Pinned[hex.EncodeToString(sum[:])] {
 			return nil
 		}
-		break // Only the client's own certificate counts, not its issuers.
 	}
 	return errPinned
 }

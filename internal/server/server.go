@@ -201,8 +201,8 @@ func (s *Server) Serve(nc net.Conn, kind string) {
 	}()
 }
 
-// full tells whether the connection is one too many.
-func (s *Server) full(c *conn) bool {
+// full tells whether the last connection is one too many.
+func (s *Server) full() bool {
 	limit := s.options().ConnectionsMax
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -223,14 +223,14 @@ func (s *socket) writeAll(p []byte, deadline time.Duration) error {
 	return s.nc.SetWriteDeadline(time.Time{}) // A passed deadline would fail every later offer.
 }
 
-// finish tells the peer that nothing follows. Nothing else writes any more.
+// finish tells the peer that nothing follows, if it still can. Nothing else writes any more.
 func (s *socket) finish() {
 	if secure := s.tls.Load(); secure != nil {
-		secure.CloseWrite()
-		s.offerSealed()
+		_ = secure.CloseWrite()
+		_, _ = s.offerSealed()
 	}
 	if half, ok := s.nc.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
+		_ = half.CloseWrite()
 	}
 }
 

@@ -118,7 +118,6 @@ func HeaderValue(block []byte, name string) []byte {
 
 // setHeader returns a copy of the block with the first header of that name given a new value.
 func setHeader(block []byte, name, value string) []byte {
-	at := 0
 	for rest := block; ; {
 		n, v, r, ok := nextHeader(rest)
 		if !ok {
@@ -128,8 +127,8 @@ func setHeader(block []byte, name, value string) []byte {
 			rest = r
 			continue
 		}
-		at = len(block) - len(r) // behind the line
-		end := at - len("\r\n")  // of the value
+		at := len(block) - len(r) // behind the line
+		end := at - len("\r\n")   // of the value
 		out := append([]byte(nil), block[:end-len(v)]...)
 		return append(append(out, value...), block[end:]...)
 	}

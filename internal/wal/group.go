@@ -250,12 +250,12 @@ func (g *group) checkDamaged(u *Update) {
 }
 
 // runOf returns the run that holds index.
-func (g *group) runOf(index uint64) (int, *run) {
+func (g *group) runOf(index uint64) *run {
 	i := sort.Search(len(g.runs), func(i int) bool { return g.runs[i].last >= index })
 	if i == len(g.runs) || g.runs[i].first > index {
-		return i, nil
+		return nil
 	}
-	return i, g.runs[i]
+	return g.runs[i]
 }
 
 // termLocked returns the term of an entry or of the start, 0 if there is none.
@@ -266,7 +266,7 @@ func (g *group) termLocked(index uint64) uint64 {
 	if n := len(g.runs); n > 0 && g.runs[n-1].first <= index && index <= g.last {
 		return g.runs[n-1].term
 	}
-	if _, r := g.runOf(index); r != nil {
+	if r := g.runOf(index); r != nil {
 		return r.term
 	}
 	return 0

@@ -71,7 +71,7 @@ func (g *group) fromMemory(dst []Entry, lo, hi uint64, left *budget) (_ []Entry,
 	}
 	first := g.last + 1 - uint64(len(g.tail))
 	if lo < first {
-		_, r := g.runOf(lo)
+		r := g.runOf(lo)
 		invariant.Assert(r != nil, "group %d: no run has entry %d", g.id, lo)
 		if r.lost != nil {
 			return dst, lo, run{}, false, g.damage()
@@ -229,7 +229,7 @@ func (l *Log) unreadable(g *group, r *run, lo uint64, err error) error {
 	if lo <= g.start.Index {
 		return ErrCompacted // Meanwhile; the segment may be gone.
 	}
-	if _, now := g.runOf(lo); now == nil || now.at != r.at {
+	if now := g.runOf(lo); now == nil || now.at != r.at {
 		return errMoved
 	}
 	d := &DamageError{Group: g.id, Reason: err.Error(), Lost: []LostRange{{First: lo, Last: r.last, Term: r.term}}}

@@ -309,10 +309,10 @@ func leaderOf(servers []*process.Server) int {
 }
 
 func untilAcked(acked *atomic.Int64, limit time.Duration) time.Duration {
-	began, before := time.Now(), acked.Load()
+	began := time.Now()
 	// What was on its way when the fault struck may still be answered.
 	time.Sleep(20 * time.Millisecond)
-	before = acked.Load()
+	before := acked.Load()
 	for acked.Load() == before && time.Since(began) < limit {
 		time.Sleep(time.Millisecond)
 	}

@@ -121,7 +121,7 @@ func (l *link) reset() {
 	for _, c := range []net.Conn{l.near, l.far} {
 		if tcp, ok := c.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
-			tcp.Close()
+			_ = tcp.Close()
 		}
 	}
 }

@@ -91,7 +91,7 @@ func checkSeqs(t *testing.T, x *Index) {
 			if i > 0 && minimum <= n.mins[i-1] {
 				t.Fatalf("mins do not ascend: %v", n.mins)
 			}
-			count := uint64(0)
+			var count uint64
 			if !n.bottom {
 				count = visit(n.inners[i], max(low, minimum))
 			} else {

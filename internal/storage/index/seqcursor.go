@@ -31,7 +31,7 @@ func (c *seqCursor) Seek(seq uint64) bool {
 	if !c.descend(seq) {
 		return false
 	}
-	c.row = c.leaf.searchSteep(colSeq, seq)
+	c.row = c.leaf.searchSeq(seq)
 	if c.row == c.leaf.len() {
 		c.row--
 		c.text = c.leaf.textAt(c.row)
@@ -46,7 +46,7 @@ func (c *seqCursor) SeekBack(seq uint64) bool {
 	if !c.descend(seq) {
 		return false
 	}
-	c.row = c.leaf.searchSteep(colSeq, seq)
+	c.row = c.leaf.searchSeq(seq)
 	if c.row < c.leaf.len() && c.Seq() == seq {
 		c.text = c.leaf.textAt(c.row)
 		return true

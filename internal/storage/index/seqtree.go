@@ -61,7 +61,7 @@ func (t *seqTree) find(seq uint64) (*seqLeaf, int, bool) {
 		return nil, 0, false
 	}
 	l := n.leaves[n.child(seq)]
-	i := l.searchSteep(colSeq, seq)
+	i := l.searchSeq(seq)
 	return l, i, i < l.len() && l.get(i, colSeq) == seq
 }
 
@@ -199,7 +199,7 @@ func (t *seqTree) removeFrom(n *seqInner, seq uint64) {
 	if n.bottom {
 		l := t.ownLeaf(n.leaves[i], 0)
 		n.leaves[i] = l
-		l.take(l.searchSteep(colSeq, seq))
+		l.take(l.searchSeq(seq))
 		switch {
 		case l.n == 0:
 			n.drop(i)
@@ -274,7 +274,7 @@ func (t *seqTree) move(seq uint64, from, to Loc) bool {
 	i := n.child(seq)
 	l := t.ownLeaf(n.leaves[i], 0)
 	n.leaves[i] = l
-	row := l.searchSteep(colSeq, seq)
+	row := l.searchSeq(seq)
 	if size := l.entry(row).Size; to.Len != from.Len {
 		l.set(row, colSize, packSize(size, to.Len))
 		l.set(row, colLen, uint64(to.Len))
@@ -292,7 +292,7 @@ func (t *seqTree) rank(seq uint64) uint64 {
 			rank += c
 		}
 		if n.bottom {
-			return rank + uint64(n.leaves[i].searchSteep(colSeq, seq))
+			return rank + uint64(n.leaves[i].searchSeq(seq))
 		}
 		n = n.inners[i]
 	}

@@ -63,11 +63,11 @@ func newSubjectTree(owner uint64) subjectTree {
 
 func (t *subjectTree) clone(owner uint64) subjectTree { return subjectTree{owner: owner, root: t.root} }
 
-// sum counts what is in the first n children.
-func (in *subjectInner) sum(n int) (subjects, msgs uint64) {
-	for i := range in.kids[:n] {
-		subjects += in.kids[i].subjects
-		msgs += in.kids[i].msgs
+// sum counts what is in the first children.
+func (n *subjectInner) sum(kids int) (subjects, msgs uint64) {
+	for i := range n.kids[:kids] {
+		subjects += n.kids[i].subjects
+		msgs += n.kids[i].msgs
 	}
 	return subjects, msgs
 }

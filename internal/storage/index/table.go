@@ -166,9 +166,10 @@ func (t *table) clone(more int) table {
 // search returns the first row whose column c is at least v; the column must ascend.
 func (t *table) search(c int, v uint64) int { return t.searchIn(c, v, 0, t.len()) }
 
-// searchSteep does the same for a column that ascends by at least one from row to row, and often
-// by just one.
-func (t *table) searchSteep(c int, v uint64) int {
+// searchSeq does the same for colSeq, which ascends by at least one from row to row, and often by just
+// one.
+func (t *table) searchSeq(v uint64) int {
+	const c = colSeq
 	if v <= t.base[c] {
 		return 0
 	}

@@ -65,7 +65,6 @@ type loader struct {
 	e     storage.Engine
 	keys  int
 	value [128]byte
-	buf   []byte
 }
 
 func benchKey(i, keys int) string {
