@@ -173,11 +173,18 @@ func TestReplicasChangeUnderLoad(t *testing.T) {
 		})
 		for j := range c.servers {
 			s := c.servers[j].Stream("$G", "KV_b")
+			var last string
+			defer func() {
+				if t.Failed() {
+					t.Logf("server %d, of %d replicas, answered last: %s", j, n, last)
+				}
+			}()
 			eventually(t, fmt.Sprintf("server %d answers", j), func() bool {
 				if s.Machine() == nil {
 					return true // It has no replica, or has none any more.
 				}
 				v, err := get(t, s, "$KV.b.x")
+				last = fmt.Sprintf("%q, %v; put was %d", v, err, i)
 				return err == nil && v == fmt.Sprint(i)
 			})
 		}
