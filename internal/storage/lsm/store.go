@@ -103,10 +103,9 @@ func (d *database) options(o options) *pebble.Options {
 		l := &opts.Levels[i]
 		l.BlockSize = 32 << 10
 		l.IndexBlockSize = 256 << 10
-		if i < len(opts.Levels)-1 { // In the last level most of what is looked for is.
-			l.FilterPolicy = bloom.FilterPolicy(10)
-			l.FilterType = pebble.TableFilter
-		}
+		// In the last level, too: each put of a new key looks for one that is nowhere.
+		l.FilterPolicy = bloom.FilterPolicy(10)
+		l.FilterType = pebble.TableFilter
 	}
 	return opts
 }
@@ -115,7 +114,7 @@ func (d *database) options(o options) *pebble.Options {
 // engine: what a crash left of an InstallSnapshot or a Drop.
 func OpenStore(fs vfs.FS, dir string, opts ...Option) (*Store, error) {
 	o := options{
-		cacheBytes:    64 << 20,
+		cacheBytes:    160 << 20, // Memtables, two of them while one is flushed, take their part of it.
 		memTableBytes: 32 << 20,
 		fatal:         func(err error) { slog.Error(err.Error()) },
 		report:        func(text string) { slog.Error(text) },

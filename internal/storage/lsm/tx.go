@@ -20,6 +20,15 @@ type writing struct {
 	batch *pebble.Batch
 	st    *state
 	err   error
+
+	// looked is the subject that was looked up last, as it is now: who judges a message and who
+	// stores it both ask, and for a subject that is not there each answer costs a look into every table.
+	looked struct {
+		known   bool
+		subject string
+		state   storage.SubjectState
+		ok      bool
+	}
 }
 
 // begin starts a change to a state.
@@ -90,7 +99,7 @@ func (t *writing) remember(subject string, seq uint64) {
 	}
 	s.Last = seq
 	s.Msgs++
-	t.set(t.text(kindSubject, subject), encodeSubjectState(s))
+	t.setSubject(subject, s)
 }
 
 // forget takes a sequence from its subject.
@@ -104,7 +113,7 @@ func (t *writing) forget(subject string, seq uint64) {
 	s.Msgs--
 	switch {
 	case s.Msgs == 0:
-		t.delete(t.text(kindSubject, subject))
+		t.deleteSubject(subject)
 		t.st.Subjects--
 		return
 	case s.Msgs == 1 && seq == s.First:
@@ -126,7 +135,7 @@ func (t *writing) forget(subject string, seq uint64) {
 			t.delete(binary.BigEndian.AppendUint64(prefix, s.Last))
 		}
 	}
-	t.set(t.text(kindSubject, subject), encodeSubjectState(s))
+	t.setSubject(subject, s)
 }
 
 // Remove deletes a message.
@@ -209,9 +218,31 @@ func (t *writing) release() error { return t.batch.Close() }
 
 // Subject looks up a subject within the change.
 func (t *writing) Subject(subject string) (storage.SubjectState, bool) {
+	if l := &t.looked; l.known && l.subject == subject {
+		return l.state, l.ok
+	}
 	v := t.view()
 	s, ok := v.subject(subject)
-	return s, t.done(v) == nil && ok
+	if t.done(v) != nil {
+		return s, false
+	}
+	t.look(subject, s, ok)
+	return s, ok
+}
+
+func (t *writing) look(subject string, s storage.SubjectState, ok bool) {
+	l := &t.looked
+	l.known, l.subject, l.state, l.ok = true, subject, s, ok
+}
+
+func (t *writing) setSubject(subject string, s storage.SubjectState) {
+	t.set(t.text(kindSubject, subject), encodeSubjectState(s))
+	t.look(subject, s, true)
+}
+
+func (t *writing) deleteSubject(subject string) {
+	t.delete(t.text(kindSubject, subject))
+	t.look(subject, storage.SubjectState{}, false)
 }
 
 // tx is a change to an engine.
