@@ -380,6 +380,10 @@ func (c *Cluster) close() error {
 		errs = append(errs, c.transport.Close())
 	}
 	c.wg.Wait()
+	for _, g := range c.groups() {
+		g.held.close()
+	}
+	c.forward.finish(func(*forwarded) bool { return true })
 	if c.fatal.Load() == nil && c.metaMachine.Load() != nil {
 		c.checkpointAll()
 	}

@@ -32,6 +32,7 @@ type held struct {
 
 	sync.Mutex
 	commands []heldCommand
+	closed   bool // no leader will come any more
 }
 
 type heldCommand struct {
@@ -59,13 +60,16 @@ func (h *held) propose(command []byte, w replica.Waiter) {
 // keep puts a command that was not proposed behind those that wait.
 func (h *held) keep(c heldCommand) {
 	h.Lock()
-	full := len(h.commands) >= holdMax
-	if !full {
+	full, closed := len(h.commands) >= holdMax, h.closed
+	if !full && !closed {
 		h.commands = append(h.commands, c)
 		h.count.Store(int32(len(h.commands)))
 	}
 	h.Unlock()
-	if full {
+	switch {
+	case closed:
+		c.waiter.Done(nil, ErrUnavailable)
+	case full:
 		c.waiter.Done(nil, ErrOverloaded)
 	}
 }
@@ -127,6 +131,14 @@ func (h *held) expire(now time.Time) {
 	for _, c := range old {
 		c.waiter.Done(nil, ErrUnavailable)
 	}
+}
+
+// close refuses everything that waits, and that still comes.
+func (h *held) close() {
+	h.Lock()
+	h.closed = true
+	h.Unlock()
+	h.fail(ErrUnavailable)
 }
 
 // fail refuses everything.
