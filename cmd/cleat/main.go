@@ -74,7 +74,7 @@ func newRootCommand() *cobra.Command {
 	})
 	root.SetVersionTemplate(versionText("cleat") + "\n")
 	options := connectionFlags(root)
-	root.AddCommand(newServerCommand(), newDevCommand(), newVersionCommand(), newKVCommand(options), newClusterCommand(options))
+	root.AddCommand(newServerCommand(), newDevCommand(), newVersionCommand(), newKVCommand(options), newClusterCommand(options), newInspectCommand())
 	return root
 }
 

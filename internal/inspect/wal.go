@@ -128,3 +128,83 @@ func (p *printer) damage(d *wal.DamageError) {
 		p.line("  the entries are known: the other replicas of the group can restore them")
 	}
 }
+
+// WAL is what CheckWAL says, for programs.
+type WAL struct {
+	Path         string   `json:"path"`
+	Server       string   `json:"server"`
+	Cluster      string   `json:"cluster"`
+	Segments     int      `json:"segments"`
+	FirstSegment uint64   `json:"first_segment"`
+	Batches      uint64   `json:"batches"`
+	TornBytes    int64    `json:"torn_bytes"`
+	Groups       []Group  `json:"groups"`
+	Findings     []Damage `json:"findings"`
+	Doubt        *Damage  `json:"doubt"` // groups that are not listed may have been lost
+}
+
+// Group is the log of one Raft group.
+type Group struct {
+	Group   uint64      `json:"group"`
+	Term    uint64      `json:"term"`
+	Vote    uint64      `json:"vote"`
+	Commit  uint64      `json:"commit"`
+	First   uint64      `json:"first"`
+	Last    uint64      `json:"last"`
+	Damage  *Damage     `json:"damage"`
+	Lost    []LostRange `json:"lost"`
+	Unknown bool        `json:"unknown"` // what is lost is not known
+}
+
+// LostRange is a range of log entries that can not be read.
+type LostRange struct {
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+	Term  uint64 `json:"term"`
+}
+
+// ReadWAL is CheckWAL for programs.
+func ReadWAL(fs vfs.FS, dir string) (*WAL, error) {
+	r, err := wal.Check(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &WAL{
+		Path: dir, Server: fmt.Sprintf("%016x", r.Server), Cluster: fmt.Sprintf("%016x", r.Cluster), Segments: r.Segments,
+		FirstSegment: r.FirstSegment, Batches: r.Batches, TornBytes: r.TornBytes, Groups: []Group{}, Findings: []Damage{},
+	}
+	for i := range r.Groups {
+		l.Groups = append(l.Groups, groupOfReport(&r.Groups[i]))
+	}
+	for _, f := range r.Findings {
+		l.Findings = append(l.Findings, Damage{f.File, f.Offset, f.What})
+	}
+	if d := r.Doubt; d != nil {
+		l.Doubt = &Damage{d.File, d.Offset, d.Reason}
+	}
+	return l, nil
+}
+
+func groupOfReport(r *wal.GroupReport) Group {
+	g := Group{
+		Group: uint64(r.Group), Term: r.Hard.Term, Vote: r.Hard.Vote, Commit: r.Hard.Commit, First: r.First, Last: r.Last,
+		Lost: []LostRange{},
+	}
+	if d := r.Damage; d != nil {
+		g.Damage, g.Unknown = &Damage{d.File, d.Offset, d.Reason}, d.Unknown
+		for _, l := range d.Lost {
+			g.Lost = append(g.Lost, LostRange{l.First, l.Last, l.Term})
+		}
+	}
+	return g
+}
+
+// Right tells whether no group lost anything, or may have.
+func (l *WAL) Right() bool {
+	for i := range l.Groups {
+		if l.Groups[i].Damage != nil {
+			return false
+		}
+	}
+	return l.Doubt == nil
+}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/cleatkv/cleat/internal/api"
 )
 
 // A command is a byte for its kind and then, by kind:
@@ -101,6 +103,19 @@ func EncodeConfigure(c *Configure) []byte {
 		panic(fmt.Sprintf("stream: encode configuration: %v", err)) // A normalised one always encodes.
 	}
 	return append([]byte{byte(KindConfigure)}, b...)
+}
+
+// ConfigRecord is the key of the auxiliary record that holds a stream's configuration, which
+// RecordedConfig decodes, for who looks at an engine without the machine.
+const ConfigRecord = auxConfig
+
+// RecordedConfig decodes that record.
+func RecordedConfig(b []byte) (*api.StreamConfig, error) {
+	c, err := decodeConfigure(b)
+	if err != nil {
+		return nil, err
+	}
+	return &c.Config, nil
 }
 
 func decodeConfigure(b []byte) (*Configure, error) {

@@ -3,8 +3,8 @@ package filelog
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -13,18 +13,34 @@ import (
 )
 
 // Inspect describes the files of an engine that no server has open, and checks all of them without
-// changing any. It goes on after damage as far as it can, and returns what it found of it.
-func Inspect(fs vfs.FS, root, name string, w io.Writer) (damage []*storage.CorruptError, err error) {
-	i := inspection{d: newDir(fs, root, name), w: w}
-	err = i.run()
-	return i.damage, err
+// changing any. It goes on after damage as far as it can. aux are the auxiliary records to return.
+func Inspect(fs vfs.FS, root, name string, aux ...string) (*storage.Inspection, error) {
+	i, err := inspect(fs, root, name)
+	if err != nil {
+		return nil, err
+	}
+	i.out.Aux = make(map[string][]byte)
+	for _, key := range aux {
+		if i.idx == nil {
+			break
+		}
+		if value, ok := i.idx.Aux(key); ok {
+			i.out.Aux[key] = value
+		}
+	}
+	return &i.out, nil
+}
+
+func inspect(fs vfs.FS, root, name string) (*inspection, error) {
+	i := &inspection{d: newDir(fs, root, name), out: storage.Inspection{Name: name}}
+	return i, i.run()
 }
 
 type inspection struct {
-	d      *dir
-	w      io.Writer
-	m      *manifest
-	damage []*storage.CorruptError
+	d   *dir
+	m   *manifest
+	idx *index.Index // nil if it is damaged
+	out storage.Inspection
 }
 
 // note keeps damage, and returns any other error.
@@ -33,98 +49,140 @@ func (i *inspection) note(err error) error {
 	if !errors.As(err, &corrupt) {
 		return err
 	}
-	fmt.Fprintf(i.w, "  DAMAGED at offset %d: %s\n", corrupt.Offset, corrupt.Detail)
-	i.damage = append(i.damage, corrupt)
+	i.out.Damage = append(i.out.Damage, corrupt)
 	return nil
 }
 
+func (i *inspection) noted(path, format string, args ...any) {
+	_ = i.note(&storage.CorruptError{Path: path, Detail: fmt.Sprintf(format, args...)})
+}
+
 func (i *inspection) run() (err error) {
-	fmt.Fprintf(i.w, "%s\n", manifestName)
 	if i.m, err = i.d.readManifest(); err != nil {
 		return i.note(err)
 	}
-	if i.m == nil {
-		return i.note(&storage.CorruptError{Path: i.d.path(manifestName), Detail: "the file is missing"})
-	}
 	m := i.m
-	if m.dropped {
-		fmt.Fprintf(i.w, "  the engine was dropped\n")
+	if m == nil {
+		i.noted(i.d.path(manifestName), "the file is missing")
 		return nil
 	}
-	fmt.Fprintf(i.w, "  applied index %d, term %d; last sequence %d; %d messages, %d bytes; %d erasures\n",
-		m.applied.Index, m.applied.Term, m.lastSeq, m.msgs, m.bytes, len(m.erasures))
-	idx, err := i.index()
-	if err != nil {
+	if i.out.Dropped = m.dropped; m.dropped {
+		return nil
+	}
+	i.out.Applied = m.applied
+	i.out.State = storage.State{Msgs: m.msgs, Bytes: m.bytes, LastSeq: m.lastSeq, LastTime: m.lastTime}
+	if err := i.index(); err != nil {
 		return err
 	}
 	found := uint64(0)
 	for _, mb := range m.blocks {
-		n, err := i.block(mb, idx)
+		n, err := i.block(mb)
 		if err != nil {
 			return err
 		}
 		found += n
 	}
-	if idx != nil && len(i.damage) == 0 && found != m.msgs {
-		if err := i.note(&storage.CorruptError{Path: i.d.root, Detail: fmt.Sprintf("%d messages are in the blocks, of %d", found, m.msgs)}); err != nil {
-			return err
-		}
+	if i.idx != nil && len(i.out.Damage) == 0 && found != m.msgs {
+		i.noted(i.d.root, "%d messages are in the blocks, of %d", found, m.msgs)
 	}
 	return i.leftovers()
 }
 
-// index loads the index; nil if it is damaged.
-func (i *inspection) index() (*index.Index, error) {
+// index loads the index.
+func (i *inspection) index() error {
 	l := index.NewLoader()
+	path := i.d.path(manifestName)
 	if i.m.index != 0 {
-		fmt.Fprintf(i.w, "%s\n  %d bytes, of which %d are changes\n", indexName(i.m.index), i.m.indexLen, i.m.indexLen-i.m.baseLen)
+		path = i.d.path(indexName(i.m.index))
+		i.out.Files = append(i.out.Files, storage.InspectedFile{Name: indexName(i.m.index), Bytes: i.m.indexLen})
 		if err := readIndexFile(i.d, i.m.index, i.m.indexLen, l); err != nil {
-			return nil, i.note(err)
+			return i.note(err)
 		}
 	}
 	idx, uses := l.Index()
 	if st := idx.State(); st.Msgs != i.m.msgs || st.Bytes != i.m.bytes {
-		return nil, i.note(&storage.CorruptError{Path: i.d.path(indexName(i.m.index)), Detail: fmt.Sprintf("%d messages of %d bytes", st.Msgs, st.Bytes)})
+		i.noted(path, "%d messages of %d bytes, where the manifest says %d of %d", st.Msgs, st.Bytes, i.m.msgs, i.m.bytes)
+		return nil
 	}
 	for _, mb := range i.m.blocks {
 		if uses[mb.number] != mb.live {
-			return nil, i.note(&storage.CorruptError{Path: i.d.path(indexName(i.m.index)), Detail: fmt.Sprintf("%d bytes live in block %d", uses[mb.number], mb.number)})
+			i.noted(path, "%d bytes live in block %d, where the manifest says %d", uses[mb.number], mb.number, mb.live)
+			return nil
 		}
 	}
-	return idx, nil
+	idx.SetLast(i.m.lastSeq, i.m.lastTime)
+	idx.SetApplied(i.m.applied)
+	idx.Freeze()
+	i.idx, i.out.State = idx, idx.State()
+	return nil
 }
 
 // block checks a block, and returns how many of its records are live.
-func (i *inspection) block(mb manifestBlock, idx *index.Index) (live uint64, err error) {
-	b := newBlock(i.d, mb.number)
+func (i *inspection) block(mb manifestBlock) (live uint64, err error) {
+	b := i.open(mb)
 	defer b.release()
+	f := storage.InspectedFile{Name: blockName(mb.number), Bytes: mb.size, LiveBytes: mb.live}
+	before := len(i.out.Damage)
+	if err = b.checkHeader(); err == nil {
+		err = i.records(b, &f)
+	}
+	if err = i.note(err); err != nil {
+		return 0, err
+	}
+	i.out.Files = append(i.out.Files, f)
+	if len(i.out.Damage) > before {
+		err = i.listLost(b)
+	}
+	return uint64(f.LiveRecords), err
+}
+
+func (i *inspection) open(mb manifestBlock) *block {
+	b := newBlock(i.d, mb.number)
 	b.size = mb.size
 	b.written.Store(mb.size)
-	fmt.Fprintf(i.w, "%s\n  %d bytes, of which %d are live\n", blockName(mb.number), mb.size, mb.live)
-	if err := b.checkHeader(); err != nil {
-		return 0, i.note(err)
-	}
-	records, erased := 0, 0
-	v := view{Index: idx}
+	return b
+}
+
+// records counts the records of a block up to the first that is wrong.
+func (i *inspection) records(b *block, f *storage.InspectedFile) error {
 	var wrong error
-	_, err = b.scan(blockHeaderBytes, b.size, func(at uint32, rec []byte) bool {
-		records++
+	_, err := b.scan(blockHeaderBytes, b.size, func(at uint32, rec []byte) bool {
+		f.Records++
 		if rec[4] == kindErased {
-			erased++
+			f.Erased++
 		}
-		if idx == nil {
+		if i.idx == nil {
 			return true
 		}
-		en, ok := v.Get(recordSeq(rec))
+		en, ok := i.idx.Get(recordSeq(rec))
 		if !ok || en.Loc != (index.Loc{Block: b.number, Offset: at, Len: uint32(len(rec))}) {
 			return true
 		}
-		live++
+		f.LiveRecords++
 		_, wrong = b.message(rec, &en)
 		return wrong == nil
 	})
-	fmt.Fprintf(i.w, "  %d records, %d live, %d erased\n", records, live, erased)
-	return live, i.note(errors.Join(err, wrong))
+	return errors.Join(err, wrong)
+}
+
+// listLost finds the messages of a damaged block that can not be read.
+func (i *inspection) listLost(b *block) (err error) {
+	if i.idx == nil {
+		return nil
+	}
+	v := view{Index: i.idx, blocks: []*block{b}}
+	i.idx.Match(nil, 0, func(en *index.Entry) bool {
+		if en.Loc.Block != b.number {
+			return true
+		}
+		var corrupt *storage.CorruptError
+		if _, err = v.read(en); errors.As(err, &corrupt) {
+			i.out.Lost = append(i.out.Lost, storage.LostMessage{Seq: en.Seq, Subject: strings.Clone(en.Subject)})
+			err = nil
+		}
+		return err == nil
+	})
+	return err
 }
 
 // leftovers lists the files that the manifest does not name.
@@ -139,7 +197,7 @@ func (i *inspection) leftovers() error {
 	}
 	for _, name := range names {
 		if !named(name) {
-			fmt.Fprintf(i.w, "%s\n  left from after the checkpoint\n", name)
+			i.out.Left = append(i.out.Left, name)
 		}
 	}
 	return nil

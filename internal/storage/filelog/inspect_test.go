@@ -1,10 +1,12 @@
 package filelog_test
 
 import (
-	"bytes"
-	"strings"
+	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
+	"github.com/cleatkv/cleat/internal/storage"
 	"github.com/cleatkv/cleat/internal/storage/filelog"
 	"github.com/cleatkv/cleat/sim/simfs"
 )
@@ -31,13 +33,13 @@ func TestInspect(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	inspect := func() (string, int) {
-		var out bytes.Buffer
-		damage, err := filelog.Inspect(disk, "store", "e", &out)
+	inspect := func() *storage.Inspection {
+		t.Helper()
+		i, err := filelog.Inspect(disk, "store", "e")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return out.String(), len(damage)
+		return i
 	}
 	writes := 0
 	disk.SetHook(func(o simfs.Op) error {
@@ -46,22 +48,67 @@ func TestInspect(t *testing.T) {
 		}
 		return nil
 	})
-	out, damage := inspect()
-	for _, want := range []string{"last sequence 60; 39 messages", "1 erasures", "1 erased", "block-00000002"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("%q is not in\n%s", want, out)
-		}
+	i := inspect()
+	erased := 0
+	for _, f := range i.Files {
+		erased += f.Erased
 	}
-	if damage != 0 || writes != 0 {
-		t.Errorf("%d damages, %d writes\n%s", damage, writes, out)
+	if i.State.LastSeq != 60 || i.State.Msgs != 39 || erased != 1 || len(i.Damage) != 0 || len(i.Lost) != 0 || writes != 0 {
+		t.Errorf("%d erased, %d writes: %+v", erased, writes, i)
 	}
-	// Damage in two files is found in both.
+	// Damage in two files is found in both, with what is lost by it.
 	for _, name := range []string{"store/e/block-00000002", "store/e/block-00000003"} {
 		if err := disk.FlipBit(name, 700, 3); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, damage := inspect(); damage != 2 || strings.Count(out, "DAMAGED") != 2 {
-		t.Errorf("%d damages\n%s", damage, out)
+	i = inspect()
+	if len(i.Damage) != 2 || len(i.Lost) != 1 { // The other one is of a message that was replaced.
+		t.Fatalf("damage %v, lost %v", i.Damage, i.Lost)
+	}
+	for n, d := range i.Damage {
+		if want := fmt.Sprintf("store/e/block-%08d", n+2); d.Path != want || d.Offset == 0 {
+			t.Errorf("damage %d is %v", n, d)
+		}
+	}
+	if l := i.Lost[0]; l != (storage.LostMessage{Seq: 33, Subject: "$KV.b.000032"}) {
+		t.Errorf("lost is %+v", l)
+	}
+	salvage(t, disk, i)
+}
+
+// salvage expects all but what is lost to be saved, and the damaged files to be left as they are.
+func salvage(t *testing.T, disk *simfs.FS, i *storage.Inspection) {
+	t.Helper()
+	lost, err := filelog.Salvage(disk, "store", "e", "saved")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(lost, i.Lost) {
+		t.Errorf("lost %v, want %v", lost, i.Lost)
+	}
+	if again, err := filelog.Inspect(disk, "store", "e"); err != nil || len(again.Damage) != 2 {
+		t.Errorf("the damaged engine was changed: %v, %v", again, err)
+	}
+	store, err := filelog.OpenStore(disk, "saved")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := store.Open("e", storage.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.Verify(); err != nil {
+		t.Error(err)
+	}
+	st, at := e.State(), e.Applied()
+	if st.Msgs != i.State.Msgs-uint64(len(lost)) || st.LastSeq != i.State.LastSeq || at.Index != i.Applied.Index {
+		t.Errorf("saved %+v at %+v of %+v at %+v", st, at, i.State, i.Applied)
+	}
+	for _, l := range lost {
+		if _, err := e.Load(l.Seq); !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("load of %d: %v", l.Seq, err)
+		}
 	}
 }

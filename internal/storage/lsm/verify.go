@@ -35,9 +35,8 @@ func (d *database) verifyTables(k keyed) error {
 		return err
 	}
 	for _, number := range tables {
-		path := d.fs.PathJoin(d.dir, fmt.Sprintf("%06d.sst", number))
-		err := d.verifyTable(path)
-		if oserror.IsNotExist(err) {
+		err := d.verifyNumbered(number)
+		if errors.Is(err, errMissing) {
 			// A compaction may have replaced it. If not, it is missed.
 			left, err2 := d.tables(k)
 			if err2 != nil {
@@ -46,16 +45,34 @@ func (d *database) verifyTables(k keyed) error {
 			if !slices.Contains(left, number) {
 				continue
 			}
-			return &storage.CorruptError{Path: path, Detail: "the file is missing"}
+			return &storage.CorruptError{Path: d.tablePath(number), Detail: "the file is missing"}
 		}
 		if err != nil {
-			if pebble.IsCorruptionError(err) {
-				return &storage.CorruptError{Path: path, Detail: err.Error()}
-			}
-			return fmt.Errorf("storage: verify %s: %w", path, err)
+			return err
 		}
 	}
 	return nil
+}
+
+var errMissing = errors.New("storage: the table is not there")
+
+func (d *database) tablePath(number uint64) string {
+	return d.fs.PathJoin(d.dir, fmt.Sprintf("%06d.sst", number))
+}
+
+// verifyNumbered verifies a table.
+func (d *database) verifyNumbered(number uint64) error {
+	path := d.tablePath(number)
+	switch err := d.verifyTable(path); {
+	case err == nil:
+		return nil
+	case oserror.IsNotExist(err):
+		return fmt.Errorf("%w: %s", errMissing, path)
+	case pebble.IsCorruptionError(err):
+		return &storage.CorruptError{Path: path, Detail: err.Error()}
+	default:
+		return fmt.Errorf("storage: verify %s: %w", path, err)
+	}
 }
 
 // tables returns the numbers of the files that have keys of k.
