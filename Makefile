@@ -11,7 +11,7 @@ GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 120m ./test/chaos
 
 .DEFAULT_GOAL := build
-.PHONY: help build run deps test race invariants fuzz bench lint compat chaos powercut syncfail groupcommit example \
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit example \
         cluster-kill cluster-pause cluster-part linearizable
 
 help: ## List the commands.
@@ -50,6 +50,9 @@ compat: build deps ## The official clients alone, with SERVERS servers; COMPAT_W
 
 chaos: build ## Kill a single server under load, CYCLES times.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 60m ./test/chaos -run TestChaosKill -cycles $(CYCLES)
+
+faults: ## Every call to the file system of a whole server: it fails, and it is the last before a power cut.
+	go run ./test/run -timeout 60m ./sim/faults -step 1
 
 powercut: build ## As root: cut the power of a real server's file system under load, CUTS times.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go test -tags faults -v -count=1 -timeout 60m ./test/chaos -run TestPowerCut -cuts $(CUTS)
