@@ -4,6 +4,7 @@ SHELL       := bash
 CYCLES      ?= 100
 CUTS        ?= 200
 FUZZTIME    ?= 30s
+KEYS        ?= 1000000
 COMPAT_WITH ?= bin/cleat server
 SERVERS     ?= 1
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -11,7 +12,7 @@ GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 120m ./test/chaos
 
 .DEFAULT_GOAL := build
-.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit example \
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit tables writes example \
         cluster-kill cluster-pause cluster-part linearizable
 
 help: ## List the commands.
@@ -74,6 +75,12 @@ linearizable: build ## Check what clients of three servers see under CYCLES faul
 
 groupcommit: build ## Count fdatasync calls per acknowledged put, with strace.
 	scripts/groupcommit.sh bin/cleat server
+
+tables: build ## A bucket with KEYS keys on each engine, and on nats-server: times, memory, disk.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/tables -keys $(KEYS)
+
+writes: build ## What a put costs the disk on each engine, and on nats-server, with strace.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/tables -what writes -keys 200000 -systems file,rocksdb,memory,nats,nats-always
 
 example: build deps ## The first bucket, with the tool, nats.go and JavaScript, before and after kill -9.
 	scripts/example.sh
