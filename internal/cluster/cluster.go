@@ -176,7 +176,12 @@ func (c *Cluster) start() (err error) {
 		return err
 	}
 	if !c.id.blank() {
-		return c.open(nil)
+		err := c.open(nil)
+		if !isLoss(err) || c.stores == nil {
+			return err
+		}
+		c.wg.Go(func() { c.rejoin(err) })
+		return nil
 	}
 	c.wg.Go(c.found)
 	return nil
@@ -263,6 +268,12 @@ func (c *Cluster) open(n *newcomer) (err error) {
 		c.id.cluster, c.id.member, c.id.founder = id.cluster, id.member, id.founder
 		c.idMu.Unlock()
 	}
+	c.run()
+	return nil
+}
+
+// run starts everything that works on what was opened.
+func (c *Cluster) run() {
 	for _, s := range c.shards {
 		c.wg.Go(func() { s.Run(c.ctx) })
 	}
@@ -275,12 +286,20 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	}
 	c.wakeReconciler()
 	close(c.formed)
-	return nil
 }
 
-// openMeta opens the meta group's machine and member.
+// openMeta opens the meta group's machine and member, or fails with one of its losses (see lost.go).
 func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
 	const gid = wal.GroupID(meta.MetaGroup)
+	if err := c.wasLost[metaMark]; err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && c.metaEngine != nil {
+			err = errors.Join(err, c.metaEngine.Close())
+			c.metaEngine = nil
+		}
+	}()
 	if c.metaEngine, err = c.stores[storeMeta].Open("meta", storage.Options{}); err != nil {
 		return fmt.Errorf("open the meta group: %w", err)
 	}
@@ -303,10 +322,6 @@ func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
 		return err
 	}
 	c.metaGroup = newGroup(c, gid, c.shards[0], nil)
-	c.mu.Lock()
-	c.byGroup[gid] = c.metaGroup
-	c.mu.Unlock()
-	c.metaMachine.Store(m)
 	r, err := c.shards[0].Open(replica.Config{
 		Group: gid, ID: id.member, Name: "meta", Log: c.log, Machine: m,
 		Incarnation: rand.Uint64(), Logger: c.opts.Logger, Owner: c.metaGroup, Again: c.metaGroup.again,
@@ -316,6 +331,10 @@ func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
 		return err
 	}
 	c.metaGroup.rep.Store(r)
+	c.mu.Lock()
+	c.byGroup[gid] = c.metaGroup
+	c.mu.Unlock()
+	c.metaMachine.Store(m)
 	return nil
 }
 
@@ -350,7 +369,7 @@ func (c *Cluster) beginLog(g wal.GroupID, e storage.Engine, begin replica.Entry,
 		return fmt.Errorf("%s cannot begin a log: %w", what, st.Damage)
 	}
 	if at := e.Applied(); at.Index > begin.Index {
-		return fmt.Errorf("%s has data (up to log entry %d) but no log: files in %s are missing", what, at.Index, filepath.Join(c.opts.Dir, "wal"))
+		return fmt.Errorf("%w: %s has data (up to log entry %d) but no log: files in %s are missing", replica.ErrLost, what, at.Index, filepath.Join(c.opts.Dir, "wal"))
 	}
 	u := replica.Genesis(g)
 	if begin.Index == 0 {

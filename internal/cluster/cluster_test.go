@@ -39,7 +39,9 @@ func start(t *testing.T, o Options) *Cluster {
 	if o.Dir == "" {
 		o.Dir = "data"
 	}
-	o.OnFatal = func(err error) { t.Errorf("fatal: %v", err) }
+	if o.OnFatal == nil {
+		o.OnFatal = func(err error) { t.Errorf("fatal: %v", err) }
+	}
 	c := New(o)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)

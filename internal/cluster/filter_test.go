@@ -3,7 +3,6 @@ package cluster
 import (
 	"testing"
 
-	"github.com/cleatkv/cleat/internal/replica"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
@@ -51,35 +50,5 @@ func TestPeerMessageFilter(t *testing.T) {
 		if g.admits(home[other], m) {
 			t.Errorf("%s: admitted", what)
 		}
-	}
-}
-
-// The trap: a server whose disk shows that it has forgotten what it acknowledged is started again by its
-// init system, as what it was. It stops, durably.
-func TestServerWithAmnesiaIsNotStartedAgain(t *testing.T) {
-	c := newTrio(t, 3)
-	fatal := make(chan error, 1)
-	s := c.servers[1]
-	s.opts.OnFatal = func(err error) { fatal <- err }
-	r := s.metaGroup.rep.Load()
-	s.shards[0].Call(func() { r.Fail(replica.ErrLost) })
-	if err := <-fatal; !isLoss(err) {
-		t.Fatal(err)
-	}
-	s.Close()
-	o := s.opts
-	again := New(o)
-	if err := again.Start(); err == nil {
-		again.Close()
-		t.Fatal("started again as what it was")
-	}
-	// Emptied, it comes in the place of the old one.
-	if err := c.fs[1].RemoveAll("data"); err != nil {
-		t.Fatal(err)
-	}
-	c.start(1)
-	c.formed(1)
-	if c.servers[1].id.server == s.id.server {
-		t.Fatal("it has its old id")
 	}
 }

@@ -49,6 +49,7 @@ type genesisFrame struct {
 // joinRequest and joinAnswer are a blank server's way in.
 type joinRequest struct {
 	Server *meta.Server `json:"server,omitempty"` // who wants to join
+	Lost   uint64       `json:"lost,omitempty"`   // the member that it was, and must not be any more
 	Answer *joinAnswer  `json:"answer,omitempty"`
 }
 
@@ -292,7 +293,7 @@ func (f *founding) receiveJoin(from uint64, payload []byte) error {
 	if m.Server == nil || m.Server.ID != from || f.c.Meta() == nil {
 		return nil
 	}
-	command := meta.Encode(meta.KindJoinServer, &meta.JoinServer{Server: *m.Server})
+	command := meta.Encode(meta.KindJoinServer, &meta.JoinServer{Server: *m.Server, Lost: m.Lost})
 	f.c.ProposeMeta(command, WaiterFunc(func(result any, err error) {
 		a := &joinAnswer{Cluster: f.c.identity().cluster}
 		switch r, _ := result.(*meta.Result); {

@@ -95,9 +95,6 @@ func (c *Cluster) loadLost() error {
 		}
 		c.wasLost[engine] = fmt.Errorf("%w: quarantined earlier: %s", replica.ErrLost, strings.TrimSpace(string(why)))
 	}
-	if err := c.wasLost[metaMark]; err != nil {
-		return c.refuseStart(err)
-	}
 	return nil
 }
 
@@ -105,19 +102,14 @@ func (c *Cluster) loadLost() error {
 const metaMark = "meta"
 
 // checkMeta stops a server that has lost what it held of the meta group: all else that it has may be as
-// old. It must not be started again as what it was.
+// old. Started again it joins anew, see rejoin.
 func (c *Cluster) checkMeta() {
 	err := c.metaGroup.rep.Load().Status().Stopped
 	if err == nil || !isLoss(err) || !c.Clustered() || c.fatal.Load() != nil {
 		return
 	}
-	c.onFatal(c.refuseStart(errors.Join(err, c.mark(metaMark, err))))
-}
-
-// refuseStart says what to do with a server that is not what it was.
-func (c *Cluster) refuseStart(err error) error {
-	return fmt.Errorf("this server has lost a part of what it held and must not go on as what it was: %w. While a majority of the other servers is up, move its data directory %s away and start it again: it joins as a new server in the place of the old one and gets its replicas from the others",
-		err, c.opts.Dir)
+	err = errors.Join(err, c.mark(metaMark, err))
+	c.onFatal(fmt.Errorf("this server has lost a part of what it held of the meta group, and must not go on as what it was: %w. Start it again: it joins as a new member and gets what it lacks from the others", err))
 }
 
 // replace has the lost replica of this server replaced, if it is not yet.

@@ -81,3 +81,22 @@ func TestMemoryStreamBeginsAnewWithoutMajority(t *testing.T) {
 		}
 	}
 }
+
+// A server that lost its seat gets another one, once however often it asks, and stays who it is otherwise.
+func TestLostSeatIsReplacedOnce(t *testing.T) {
+	m := open(t, memory.NewStore(), "m")
+	server := Server{ID: 7, Name: "n", Route: "r"}
+	was := do(t, m, KindJoinServer, &JoinServer{Server: server}).Server.Member
+	now := do(t, m, KindJoinServer, &JoinServer{Server: server, Lost: was}).Server.Member
+	if now == was || now == 0 {
+		t.Fatalf("member %d after %d", now, was)
+	}
+	for _, lost := range []uint64{was, 0} {
+		if again := do(t, m, KindJoinServer, &JoinServer{Server: server, Lost: lost}).Server.Member; again != now {
+			t.Errorf("asked again: member %d, was %d", again, now)
+		}
+	}
+	if s := m.Server(7); s.Member != now || s.Removed || len(m.AllServers()) != 1 {
+		t.Errorf("%+v", s)
+	}
+}

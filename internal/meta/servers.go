@@ -32,6 +32,8 @@ type Server struct {
 // known one and another id takes that one's place.
 type JoinServer struct {
 	Server Server `json:"server"`
+	// Lost is the member that the server was if it has lost what it held as that: it gets another id.
+	Lost uint64 `json:"lost,omitempty"`
 }
 
 // RemoveServer declares a server gone for good.
@@ -75,6 +77,9 @@ func (m *Machine) join(tx storage.Tx, c *JoinServer) *Result {
 			return &Result{Err: api.ErrServerNotMember}
 		}
 		s.Member, s.Joined = old.Member, old.Joined
+		if c.Lost != 0 && c.Lost == old.Member {
+			s.Member = m.issue(tx)
+		}
 		if !sameServer(old, &s) {
 			m.putServer(tx, &s)
 		}
@@ -93,7 +98,7 @@ func (m *Machine) join(tx storage.Tx, c *JoinServer) *Result {
 }
 
 func sameServer(a, b *Server) bool {
-	return a.Name == b.Name && a.Route == b.Route && slices.Equal(a.Tags, b.Tags)
+	return a.Member == b.Member && a.Name == b.Name && a.Route == b.Route && slices.Equal(a.Tags, b.Tags)
 }
 
 func (m *Machine) removeServer(tx storage.Tx, c *RemoveServer) *Result {
