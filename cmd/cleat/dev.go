@@ -42,7 +42,8 @@ more --servers, those that are new join it. Only this machine can connect. User 
 account, for "cleat cluster", are "sys".`,
 		Example: `  cleat dev
   cleat dev --servers 5 --port 14222 --dir /tmp/five`,
-		Args: cli.Args(""),
+		Args:        cli.Args(""),
+		Annotations: offline,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			given := cmd.Flags().Changed("servers")
 			switch {

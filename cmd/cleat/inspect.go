@@ -21,8 +21,9 @@ var errDamage = errors.New("there is damage")
 func newInspectCommand() *cobra.Command {
 	k := &client{format: cli.Table}
 	cmd := cli.Group(&cobra.Command{
-		Use:   "inspect",
-		Short: "Check the files of a server that does not run",
+		Use:         "inspect",
+		Annotations: offline,
+		Short:       "Check the files of a server that does not run",
 		Long: `Reads every byte of a server's files, says what is in them and whether all of it is right. Nothing is changed,
 except by "repair" where it is told to. The server has to be stopped.
 

@@ -196,8 +196,8 @@ func seen(d time.Duration, never string) string {
 }
 
 func addCluster(s *cli.Sections, c *jetstream.ClusterInfo) {
-	if c == nil {
-		return
+	if c == nil || c.Name == "" && len(c.Replicas) == 0 {
+		return // A server alone leads all it has.
 	}
 	s.Title("Cluster Information")
 	s.Add("Name", c.Name)

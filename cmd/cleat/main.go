@@ -68,13 +68,17 @@ func wantsServer(root *cobra.Command, args []string) bool {
 // newRootCommand is the tree of commands.
 func newRootCommand() *cobra.Command {
 	root := cli.Group(&cobra.Command{
-		Use:     "cleat",
-		Short:   "A strongly consistent Key/Value store that speaks the NATS protocol",
+		Use:   "cleat",
+		Short: "A strongly consistent Key/Value store that speaks the NATS protocol",
+		Example: `  cleat server                     a server for this machine; its data is in ./cleat-data
+  cleat kv add my_kv_store         a bucket, in another terminal
+  cleat dev                        a cluster of three, for trying things out`,
 		Version: config.Version,
 	})
 	root.SetVersionTemplate(versionText("cleat") + "\n")
 	options := connectionFlags(root)
-	root.AddCommand(newServerCommand(), newDevCommand(), newVersionCommand(), newKVCommand(options), newClusterCommand(options), newInspectCommand())
+	root.SetUsageTemplate(usageTemplate)
+	root.AddCommand(newConnectionTopic(root), newServerCommand(), newDevCommand(), newVersionCommand(), newKVCommand(options), newClusterCommand(options), newInspectCommand())
 	return root
 }
 
@@ -83,19 +87,21 @@ func newRootCommand() *cobra.Command {
 func newServerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                "server [options]",
+		Annotations:        offline,
 		Short:              "Run a server; it takes nats-server's options",
 		DisableFlagParsing: true,
 		Run:                func(*cobra.Command, []string) {},
 	}
-	cmd.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), usageText("cleat server")) })
+	cmd.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), usageText("cleat")) })
 	return cmd
 }
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Show the version",
-		Args:  cobra.NoArgs,
+		Use:         "version",
+		Short:       "Show the version",
+		Annotations: offline,
+		Args:        cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
 			fmt.Fprintln(cmd.OutOrStdout(), versionText("cleat"))
 		},
@@ -114,7 +120,11 @@ func versionText(exe string) string {
 func serverMain(exe string, args []string) int {
 	f, err := config.ParseFlags(exe, args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n\n%s", err, usageText(exe))
+		if exe == serverName { // Scripts may look for what it prints.
+			fmt.Fprintf(os.Stderr, "%v\n\n%s", err, usageText(exe))
+			return 2
+		}
+		fmt.Fprintf(os.Stderr, "%s: %v\n  see cleat server --help\n", exe, err)
 		return 2
 	}
 	if len(f.Args) > 0 {
@@ -149,7 +159,11 @@ func serverMain(exe string, args []string) int {
 	if f.Check {
 		return checked(exe, c)
 	}
-	return fail(exe, serve(f, c))
+	err = serve(f, c)
+	if err != nil && c.Log.OnStderr() {
+		return 1 // It stands there already.
+	}
+	return fail(exe, err)
 }
 
 // checked reports on a configuration that could be read.

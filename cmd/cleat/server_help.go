@@ -7,7 +7,12 @@ import (
 )
 
 // usageText lists the options of a server. Names are nats-server's.
-func usageText(exe string) string { return strings.ReplaceAll(usage, "EXE", exe) }
+func usageText(exe string) string {
+	if exe != serverName {
+		exe = "cleat server"
+	}
+	return strings.ReplaceAll(usage, "EXE", exe)
+}
 
 const usage = `
 Usage: EXE [options]

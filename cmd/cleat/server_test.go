@@ -733,7 +733,7 @@ func TestServerWords(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"server -h": "Usage: cleat [options]", "server --help": "--ports_file_dir", "server help": "-sd, --store_dir",
+		"server -h": "Usage: cleat server [options]", "server --help": "--ports_file_dir", "server help": "-sd, --store_dir",
 		"help server": "Usage: cleat server [options]", "server --help_tls": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "--help": "kv",
 	} {
 		if out, err := exec.Command("cleat", strings.Fields(args)...).CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
@@ -741,7 +741,7 @@ func TestServerWords(t *testing.T) {
 		}
 	}
 	out, err := exec.Command("cleat", "server", "-zz").CombinedOutput()
-	if err == nil || err.(*exec.ExitError).ExitCode() != 2 || !strings.HasPrefix(string(out), "flag provided but not defined: -zz") {
+	if err == nil || err.(*exec.ExitError).ExitCode() != 2 || string(out) != "cleat: flag provided but not defined: -zz\n  see cleat server --help\n" {
 		t.Errorf("-zz: %v %s", err, out)
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,6 +45,13 @@ func Args(pattern string) cobra.PositionalArgs {
 	}
 }
 
+// suggestionDistance is how many letters a command's name may be off to be suggested.
+const suggestionDistance = 2
+
+// natsCommands are those of the nats tool that people look for here.
+var natsCommands = []string{"account", "bench", "con", "consumer", "context", "ctx", "events", "object", "pub", "rep", "reply", "req", "request",
+	"rtt", "s", "schema", "service", "str", "stream", "sub", "top", "traffic"}
+
 // Group makes cmd one that only holds others: alone it prints its help, an unknown subcommand is an
 // error.
 func Group(cmd *cobra.Command) *cobra.Command {
@@ -53,8 +61,12 @@ func Group(cmd *cobra.Command) *cobra.Command {
 			return cmd.Help()
 		}
 		e := Usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+		cmd.SuggestionsMinimumDistance = suggestionDistance
 		for _, s := range cmd.SuggestionsFor(args[0]) {
 			e.Hints = append(e.Hints, "did you mean "+s+"?")
+		}
+		if !cmd.HasParent() && slices.Contains(natsCommands, args[0]) {
+			e.Hints = append(e.Hints, "the nats tool has this command, and works with cleat: nats "+strings.Join(args, " "))
 		}
 		e.Hints = append(e.Hints, "see "+cmd.CommandPath()+" --help")
 		return e

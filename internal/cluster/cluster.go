@@ -158,7 +158,7 @@ func (c *Cluster) start() (err error) {
 		return fmt.Errorf("create the data directory: %w", err)
 	}
 	if c.lock, err = o.FS.Lock(filepath.Join(o.Dir, "lock")); err != nil {
-		return fmt.Errorf("lock the data directory %s: %w; does another server use it?", o.Dir, err)
+		return fmt.Errorf("the data directory %s cannot be locked, most likely since another server uses it (%w): stop that one, or choose another directory with --store_dir", o.Dir, err)
 	}
 	if c.id, err = loadIdentity(o.FS, o.Dir); err != nil {
 		return err

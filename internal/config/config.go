@@ -251,6 +251,9 @@ type Log struct {
 	Format        string // LogFormatNATS or LogFormatJSON
 }
 
+// OnStderr tells whether the log is standard error.
+func (l *Log) OnStderr() bool { return l.File == "" && !l.Syslog && l.RemoteSyslog == "" }
+
 // Values of Log.Format.
 const (
 	LogFormatNATS = "nats"
