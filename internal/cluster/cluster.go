@@ -235,7 +235,7 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	}
 	o := c.opts
 	c.log, err = wal.Open(wal.Options{
-		FS: o.FS, Dir: filepath.Join(o.Dir, "wal"), ServerID: id.server, ClusterID: id.cluster, OnError: c.onFatal,
+		FS: o.FS, Dir: filepath.Join(o.Dir, "wal"), ServerID: id.server, ClusterID: id.cluster, OnError: c.diskFailed,
 	})
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
@@ -430,6 +430,12 @@ func (c *Cluster) onFatal(err error) {
 	if c.fatal.CompareAndSwap(nil, &err) && c.opts.OnFatal != nil {
 		c.opts.OnFatal(err)
 	}
+}
+
+// diskFailed stops this server because of an error of the disk below its directory. What was acknowledged
+// was synced before, so a start finds it.
+func (c *Cluster) diskFailed(err error) {
+	c.onFatal(fmt.Errorf("%w: the disk of %s can not be trusted any more; nothing acknowledged is lost: check the disk, then start the server again", err, c.opts.Dir))
 }
 
 func (c *Cluster) identity() identity {

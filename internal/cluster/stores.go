@@ -48,7 +48,7 @@ func (c *Cluster) store(kind storeKind) (storage.Store, error) {
 		return s, nil
 	}
 	s, err := lsm.OpenStore(c.opts.FS, filepath.Join(c.opts.Dir, rocksDir),
-		lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }), lsm.WithFatal(c.onFatal))
+		lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }), lsm.WithFatal(c.diskFailed))
 	if err != nil {
 		return nil, fmt.Errorf("open the database of rocksdb buckets: %w", err)
 	}

@@ -14,8 +14,8 @@ import (
 
 var syncFailures = flag.Int("syncfailures", 5, "how many servers meet a sync that fails")
 
-// syncFailed is what the server has to say of it: what failed, and on which file.
-var syncFailed = regexp.MustCompile(`\[FTL\].*(fsync|fdatasync|sync) \S+: input/output error`)
+// syncFailed is what the server has to say of it: what failed, on which file and disk, and what to do.
+var syncFailed = regexp.MustCompile(`\[FTL\].*sync \S+: input/output error: the disk of \S+ .*check the disk`)
 
 // TestSyncFailure lets a sync fail under load. The server has to stop and to say why; what it had not
 // synced by then is taken from it by a power cut, and nothing acknowledged may have been in that.
