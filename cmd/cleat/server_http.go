@@ -64,6 +64,7 @@ func (n *node) sources() monitor.Sources {
 	}
 	if n.streams != nil {
 		src.JetStream = streamFigures{n.cluster, n.streams, cfg}
+		src.Raft = n.cluster.Figures
 	}
 	return src
 }

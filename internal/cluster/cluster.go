@@ -123,7 +123,7 @@ type Cluster struct {
 	closeErr error
 }
 
-// shardCount follows spec/reliability.md 1.4.
+// shardCount leaves a processor to connections. More than 16 shards would wait for the one log.
 func shardCount() int { return min(max(runtime.GOMAXPROCS(0)-1, 1), 16) }
 
 // New prepares a cluster. Nothing is opened before Start, so that others may register with Handle,

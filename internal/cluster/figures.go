@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/cleatkv/cleat/internal/wal"
 )
 
 // PeerLink is a server that can be reached.
@@ -28,6 +31,44 @@ func (c *Cluster) PeerLinks() []PeerLink {
 		all = append(all, l)
 	}
 	return all
+}
+
+// Figures are what monitoring shows of logs and groups.
+type Figures struct {
+	Log    wal.Figures
+	Groups []GroupFigures // in order of their names
+}
+
+// GroupFigures are those of one group with a replica here.
+type GroupFigures struct {
+	Name      string // "meta", or account and stream like "$G/KV_b"
+	Leading   bool   // its leader is here
+	Term      uint64
+	Committed uint64
+	Applied   uint64
+	Stopped   bool // the replica stopped: its state or log cannot be trusted
+}
+
+// Figures may be asked by any goroutine once the cluster was started.
+func (c *Cluster) Figures() Figures {
+	f := Figures{Log: c.log.Figures()}
+	for _, g := range c.groups() {
+		r := g.rep.Load()
+		if r == nil {
+			continue
+		}
+		st := r.Status()
+		name := "meta"
+		if g.stream != nil {
+			name = g.stream.key.Account + "/" + g.stream.key.Name
+		}
+		f.Groups = append(f.Groups, GroupFigures{
+			Name: name, Leading: st.Leading, Term: st.Term,
+			Committed: st.Committed, Applied: st.Applied, Stopped: st.Stopped != nil,
+		})
+	}
+	slices.SortFunc(f.Groups, func(a, b GroupFigures) int { return strings.Compare(a.Name, b.Name) })
+	return f
 }
 
 // MetaLeader is the server that leads the meta group, as far as is known here; 0 if unknown.

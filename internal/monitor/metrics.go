@@ -15,7 +15,7 @@ import (
 )
 
 // Names are those of the Prometheus exporter for NATS, so that its dashboards work without it; what
-// only this server has is called kv_ and cleat_.
+// only this server has is called kv_, raft_, storage_ and cleat_.
 const varzPrefix = "gnatsd_varz"
 
 // Labels of metrics, by what they are about; the values come in this order.
@@ -25,6 +25,7 @@ var (
 	streamLabels   = with(accountLabels, "stream_name", "stream_leader", "is_stream_leader", "stream_raft_group")
 	consumerLabels = with(streamLabels, "consumer_name", "consumer_leader", "is_consumer_leader", "consumer_desc", "consumer_created")
 	bucketLabels   = []string{"server_id", "account", "bucket"}
+	groupLabels    = []string{"server_id", "group"}
 )
 
 func with(labels []string, more ...string) []string {
@@ -53,7 +54,11 @@ func (collectFunc) Describe(chan<- *prometheus.Desc) {}
 func (f collectFunc) Collect(ch chan<- prometheus.Metric) {
 	f(func(name, help string, v float64, labels, values []string) {
 		d := prometheus.NewDesc(name, help, labels, nil)
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, values...)
+		kind := prometheus.GaugeValue
+		if strings.HasSuffix(name, "_total") {
+			kind = prometheus.CounterValue
+		}
+		ch <- prometheus.MustNewConstMetric(d, kind, v, values...)
 	})
 }
 
@@ -71,6 +76,38 @@ func (m *Monitor) collect(out emit) {
 	sick := len(m.problems(HealthzQuery{})) > 0
 	out("gnatsd_healthz_status", "0 if the server is healthy, 1 if not", boolean(sick), []string{"server_id"}, id)
 	m.collectJetStream(out)
+	m.collectRaft(out)
+}
+
+// collectRaft emits figures of the log and of the groups that share it.
+func (m *Monitor) collectRaft(out emit) {
+	if m.src.Raft == nil {
+		return
+	}
+	f := m.src.Raft()
+	server := []string{m.src.ServerID}
+	log := func(name, help string, v float64) { out("storage_wal_"+name, help, v, []string{"server_id"}, server) }
+	log("syncs_total", "Batches written to the log, each with one sync", float64(f.Log.Batches))
+	log("submissions_total", "Writes that shared those batches", float64(f.Log.Submissions))
+	log("written_bytes_total", "Bytes written to the log", float64(f.Log.Bytes))
+	log("sync_seconds_total", "Time of writing and syncing those batches", f.Log.Time.Seconds())
+
+	leading, stopped := 0.0, 0.0
+	for _, g := range f.Groups {
+		leading += boolean(g.Leading)
+		stopped += boolean(g.Stopped)
+		group := func(name, help string, v float64) {
+			out("raft_group_"+name, help, v, groupLabels, []string{m.src.ServerID, g.Name})
+		}
+		group("leading", "1 if the group's leader is here", boolean(g.Leading))
+		group("stopped", "1 if the replica here stopped because it cannot be trusted", boolean(g.Stopped))
+		group("term", "Term of the group", float64(g.Term))
+		group("committed_index", "Last log entry that is known to be committed", float64(g.Committed))
+		group("applied_index", "Last log entry that the replica here has executed", float64(g.Applied))
+	}
+	out("raft_groups", "Groups with a replica here", float64(len(f.Groups)), []string{"server_id"}, server)
+	out("raft_groups_leading", "Groups whose leader is here", leading, []string{"server_id"}, server)
+	out("raft_groups_stopped", "Groups whose replica here stopped", stopped, []string{"server_id"}, server)
 }
 
 func boolean(b bool) float64 {

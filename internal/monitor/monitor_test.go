@@ -17,7 +17,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/wal"
 )
 
 // sample is a server with two clients, an account and a bucket.
@@ -109,6 +111,12 @@ func start(t *testing.T, s *sample, text string) string {
 		Config: func() *config.Config { return c }, Loaded: func() time.Time { return started },
 		Clients: s, Accounts: s, JetStream: s, Health: s,
 		Routes: func() []Route { return []Route{{ID: 1, RemoteID: "p", RemoteName: "n2", Start: started}} },
+		Raft: func() cluster.Figures {
+			return cluster.Figures{
+				Log:    wal.Figures{Batches: 7, Submissions: 30, Bytes: 4096, Time: 2 * time.Second},
+				Groups: []cluster.GroupFigures{{Name: "A/KV_b", Leading: true, Term: 3, Committed: 12, Applied: 11}, {Name: "meta", Stopped: true}},
+			}
+		},
 	}, slog.New(slog.DiscardHandler))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -382,6 +390,9 @@ func TestMetrics(t *testing.T) {
 		`jetstream_server_total_streams{cluster="C",domain="",is_meta_leader="true",meta_leader="n1",server_id="NID",server_name="n1"} 1`,
 		`jetstream_stream_last_seq{account="A",account_id="A",cluster="C",domain="",is_meta_leader="true",is_stream_leader="true",meta_leader="n1",server_id="NID",server_name="n1",stream_leader="n1",stream_name="KV_b",stream_raft_group="g1"} 9`,
 		`kv_bucket_keys{account="A",bucket="b",server_id="NID"} 4`,
+		"# TYPE storage_wal_syncs_total counter", `storage_wal_syncs_total{server_id="NID"} 7`,
+		`storage_wal_sync_seconds_total{server_id="NID"} 2`, `raft_group_applied_index{group="A/KV_b",server_id="NID"} 11`,
+		`raft_groups{server_id="NID"} 2`, `raft_groups_leading{server_id="NID"} 1`, `raft_groups_stopped{server_id="NID"} 1`,
 		"jetstream_consumer_num_pending{", "go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(body, want) {

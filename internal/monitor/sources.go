@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/config"
 )
 
@@ -20,6 +21,7 @@ type Sources struct {
 	JetStream JetStream
 	Routes    func() []Route
 	Health    Health
+	Raft      func() cluster.Figures // nil without JetStream
 }
 
 // Clients are the client connections.

@@ -7,7 +7,7 @@
 //
 //	events in (proposals, Raft messages, finished WAL writes, reads, ticks)
 //	  -> step the RawNodes
-//	  -> one WAL submission for all groups of the shard      (rule 1 of spec/reliability.md 1.3)
+//	  -> one WAL submission for all groups of the shard
 //	  -> messages to peers
 //	  -> apply what is committed, answer waiters
 //

@@ -153,7 +153,7 @@ func TestProposeWithoutLeadershipIsDefinite(t *testing.T) {
 }
 
 // A restarted group of one must not serve reads before it has applied an entry of its new term:
-// what it had acknowledged may still lie in the log only. spec/reliability.md 1.2, trap 2.
+// what it had acknowledged may still lie in the log only. Trap 2.
 func TestReadIndexSingleVoterAfterRestart(t *testing.T) {
 	fs := vfs.NewMem()
 	b := newBench(t, fs)

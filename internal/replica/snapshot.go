@@ -8,9 +8,8 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// install begins to put the snapshot of m into the machine. The order is that of
-// spec/reliability.md 1.3, rule 5: machine first, atomically and durably, then the log's reset, then
-// the responses. If a crash falls between, the machine is ahead of the log and open redoes the
+// install begins to put the snapshot of m into the machine. The order is:
+// machine first, atomically and durably, then the log's reset, then the responses. If a crash falls between, the machine is ahead of the log and open redoes the
 // reset.
 func (r *Replica) install(m *pb.Message) {
 	r.installing = true

@@ -50,7 +50,7 @@ type Message struct {
 const NeverExpires = -1
 
 // Size is what the message counts for in State.Bytes and against max_bytes: the formula that
-// clients know for file storage (spec/wire.md 4.4), the same for every engine.
+// clients know for file storage, the same for every engine.
 func (m *Message) Size() uint64 { return RecordSize(len(m.Subject), len(m.Header), len(m.Data)) }
 
 // RecordSize is Message.Size for parts of the given lengths in bytes.

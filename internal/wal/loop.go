@@ -19,6 +19,33 @@ func (l *Log) start() {
 type clock struct {
 	epoch time.Time    // zero in a stepped log, which knows no time
 	since atomic.Int64 // nanoseconds from epoch, 0 if nothing is under way
+
+	batches, submissions, bytes, nanoseconds atomic.Int64 // written since the log was opened
+}
+
+// Figures say what a log has written since it was opened.
+type Figures struct {
+	Batches     int64 // each with one sync
+	Submissions int64 // that shared them
+	Bytes       int64
+	Time        time.Duration // of writing and syncing
+}
+
+// Figures may be asked by any goroutine.
+func (l *Log) Figures() Figures {
+	c := &l.clock
+	return Figures{
+		Batches: c.batches.Load(), Submissions: c.submissions.Load(), Bytes: c.bytes.Load(),
+		Time: time.Duration(c.nanoseconds.Load()),
+	}
+}
+
+// count is called after a batch of so many submissions and bytes, before stop.
+func (c *clock) count(submissions, bytes int) {
+	c.batches.Add(1)
+	c.submissions.Add(int64(submissions))
+	c.bytes.Add(int64(bytes))
+	c.nanoseconds.Add(int64(c.age()))
 }
 
 func (c *clock) start() {

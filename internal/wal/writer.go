@@ -69,6 +69,8 @@ func (l *Log) Step() bool {
 		}
 		if err != nil {
 			err = l.fail(err)
+		} else {
+			l.clock.count(len(w.subs), len(w.sectors.buf))
 		}
 		l.clock.stop()
 	}
