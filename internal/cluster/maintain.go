@@ -24,6 +24,7 @@ func (c *Cluster) maintainLoop() {
 	ticker := time.NewTicker(maintainEvery)
 	defer ticker.Stop()
 	dirtySince := make(map[storage.Engine]time.Time)
+	var scrubs scrubber
 	c.lookAtDisk()
 	for {
 		select {
@@ -47,6 +48,7 @@ func (c *Cluster) maintainLoop() {
 			s.configure()
 			c.maintain(s, dirtySince, now)
 		}
+		scrubs.step(now, c.local, c.scrub)
 	}
 }
 

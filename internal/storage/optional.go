@@ -16,3 +16,12 @@ type Squeezer interface {
 	// Squeeze gives back what is worth it. The caller is background work, as for Compact.
 	Squeeze() error
 }
+
+// Scrubber is an Engine that can look for damage before anybody reads what is damaged.
+type Scrubber interface {
+	// Scrub reads about limit bytes of what lies on disk, going on where the last call ended, and
+	// checks them. It returns how many it read, and whether it came to the end, after which it
+	// begins anew. Damage is kept in Err, as that which a read meets. The caller is background
+	// work, as for Compact.
+	Scrub(limit int64) (read int64, done bool, err error)
+}

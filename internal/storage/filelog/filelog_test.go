@@ -31,6 +31,7 @@ func TestEngineConcurrent(t *testing.T)            { storagetest.Concurrent(t, c
 func TestEngineNoSpace(t *testing.T)               { storagetest.NoSpace(t, plain) }
 func TestEngineEraseOverwrites(t *testing.T)       { storagetest.EraseOverwrites(t, plain) }
 func TestEngineDropAtomic(t *testing.T)            { storagetest.DropAtomic(t, plain) }
+func TestEngineScrubFindsDamage(t *testing.T)      { storagetest.ScrubFindsDamage(t, plain) }
 func TestEngineSnapshotIngestAtomic(t *testing.T)  { storagetest.SnapshotIngestAtomic(t, plain) }
 
 func TestEngineDurableAppliedNeverAhead(t *testing.T) {

@@ -44,6 +44,8 @@ type Engine struct {
 	change sync.Mutex // held from Begin to Commit or Discard, and while a snapshot becomes the state
 	work   sync.Mutex // held by background work, which may take change but not the reverse
 	erased bool       // guarded by change: there is something to be got rid of
+
+	scrubbed uint64 // the table that Scrub has read last; guarded by work
 }
 
 var _ storage.Engine = (*Engine)(nil)

@@ -47,6 +47,7 @@ func TestEngineErrorEveryOp(t *testing.T) {
 func TestEngineConcurrent(t *testing.T)           { storagetest.Concurrent(t, kind, 1000) }
 func TestEngineEraseOverwrites(t *testing.T)      { storagetest.EraseOverwrites(t, kind) }
 func TestEngineDropAtomic(t *testing.T)           { storagetest.DropAtomic(t, kind) }
+func TestEngineScrubFindsDamage(t *testing.T)     { storagetest.ScrubFindsDamage(t, kind) }
 func TestEngineSnapshotIngestAtomic(t *testing.T) { storagetest.SnapshotIngestAtomic(t, kind) }
 
 func TestEngineDurableAppliedNeverAhead(t *testing.T) {
