@@ -68,7 +68,7 @@ func (v *clusterView) problems(want expectations) []problem {
 		online++
 	}
 	if want.servers > 0 && online != want.servers {
-		add(checkWarning, "%d servers answer, not %d", online, want.servers)
+		add(checkWarning, "servers that answer: %d, expected: %d", online, want.servers)
 	}
 	for _, g := range v.Groups {
 		v.judge(g, want, add)

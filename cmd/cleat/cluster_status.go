@@ -132,7 +132,7 @@ func (k *clusterCommand) statusCommand() *cobra.Command {
 }
 
 func (r *clientRun) showStatusOf(v *clusterView) {
-	heading := "Server " + v.summary()
+	heading := "A single server"
 	if v.Name != "" {
 		heading = "Cluster " + v.Name
 	}

@@ -92,7 +92,7 @@ func TestClusterCommands(t *testing.T) {
 	user.expect(0, []string{"Cluster C", "n0", "n1", "n2", "Seen from account $G"}, "cluster", "status")
 	user.expect(0, []string{"OK: 3 servers, 4 streams"}, "cluster", "check")
 	sys.expect(0, []string{"OK: 3 servers, meta leader n", "4 streams"}, "cluster", "check", "--servers", "3")
-	sys.expect(1, []string{"WARNING: 3 servers answer, not 5"}, "cluster", "check", "--servers", "5")
+	sys.expect(1, []string{"WARNING: servers that answer: 3, expected: 5"}, "cluster", "check", "--servers", "5")
 
 	out, _ := user.run("cluster", "peers", "B0", "-o", "json")
 	var peers []struct {

@@ -263,6 +263,9 @@ func (v *clusterView) lookAtAccount(ctx context.Context, r *clientRun) error {
 			}
 			v.addLost(g.Members)
 		}
+		if v.Name == "" && len(v.Servers) == 1 {
+			g.Leader = v.Servers[0].Name // A server alone does not say so.
+		}
 		v.Groups = append(v.Groups, g)
 	}
 	return list.Err()

@@ -43,7 +43,7 @@ func TestProblems(t *testing.T) {
 		texts  []string
 	}{
 		"well":              {func(*clusterView) {}, expectations{servers: 3}, checkOK, nil},
-		"too few":           {func(*clusterView) {}, expectations{servers: 5}, checkWarning, []string{"3 servers answer, not 5"}},
+		"too few":           {func(*clusterView) {}, expectations{servers: 5}, checkWarning, []string{"servers that answer: 3, expected: 5"}},
 		"no meta leader":    {func(v *clusterView) { v.Meta.Leader = "" }, expectations{}, checkCritical, []string{"no meta leader"}},
 		"one lost":          {func(v *clusterView) { lose(v, "n2") }, expectations{}, checkWarning, []string{"server n2 does not answer, and with it 1 replica"}},
 		"a majority lost":   {func(v *clusterView) { lose(v, "n2", "n3") }, expectations{}, checkCritical, []string{"server n2", "server n3", "bucket b has 1 of 3 replicas and needs 2"}},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/auth"
@@ -190,7 +191,9 @@ func (n *node) complain(c *config.Config) {
 
 // startClients opens the listener.
 func (n *node) startClients() error {
-	if err := n.front.Start(); err != nil {
+	if err := n.front.Start(); errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: is another server running? then stop it, or choose another port with -p", err)
+	} else if err != nil {
 		return err
 	}
 	n.onStop(func() error {
