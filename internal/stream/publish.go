@@ -6,6 +6,7 @@ import (
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/subject"
 )
 
 // headerBytesMax bounds the header block of a stored message.
@@ -269,6 +270,10 @@ func (a *apply) store(p *publish, r *Result) error {
 func (a *apply) makeRoom(p *publish, seq uint64) error {
 	switch p.rollup {
 	case rollupSubject:
+		if subject.HasWildcard(p.name) { // So clients purge many keys with one message.
+			_, err := a.removeFirst([]string{p.name}, seq, 1<<63)
+			return err
+		}
 		return a.removeSubjectBelow(p.name, seq)
 	case rollupAll:
 		return a.removeBelow(seq)
