@@ -8,8 +8,8 @@ const keepEntries = 1024
 
 // Compact gives up the log entries that the machine holds durably. Owner only.
 func (r *Replica) Compact() {
-	if r.failed != nil {
-		return
+	if r.failed != nil || r.installing {
+		return // While a snapshot comes in, the machine's position is not one of this log.
 	}
 	durable := r.cfg.Machine.Durable().Index
 	upTo := durable

@@ -144,6 +144,17 @@ func (r *Replica) dropReplaced() {
 	}
 }
 
+// forgetCovered tells the waiters of packs whose place in the log a snapshot covers that nobody knows: what
+// was committed there did not come by here.
+func (r *Replica) forgetCovered() {
+	for _, p := range r.sortedInflight() {
+		if p.index != 0 && p.index <= r.applied {
+			r.settle(p, 0)
+			p.refuse(ErrUnknown)
+		}
+	}
+}
+
 // forgetOld gives up on packs that neither committed nor were replaced.
 func (r *Replica) forgetOld() {
 	for _, p := range r.sortedInflight() {

@@ -152,8 +152,9 @@ func (s *Shard) open(cfg Config) (_ *Replica, err error) {
 	if err != nil || len(at.Conf) == 0 && at.Index > 0 {
 		return nil, fmt.Errorf("replica %s: no membership at log entry %d: %v", cfg.Name, at.Index, err)
 	}
-	if at.Index > st.Last {
-		// A snapshot was installed in the machine and the crash fell before the log was reset.
+	if !follows(cfg.Log, cfg.Group, at, &st) {
+		// A snapshot was installed in the machine and the crash fell before the log was reset. The log
+		// may reach beyond it, with entries of another history.
 		st.Snapshot = wal.Position{Index: at.Index, Term: at.Term}
 		cfg.Log.Submit([]wal.Update{{Group: cfg.Group, Reset: &st.Snapshot}}, func(error) {})
 	}
@@ -186,6 +187,15 @@ func (s *Shard) open(cfg Config) (_ *Replica, err error) {
 		}
 	}
 	return r, nil
+}
+
+// follows tells whether the log goes on from a position of the machine.
+func follows(l *wal.Log, g wal.GroupID, at Entry, st *wal.State) bool {
+	if at.Index > st.Last {
+		return false
+	}
+	term, err := l.Term(g, at.Index)
+	return err != nil || term == at.Term
 }
 
 // Status may be called by any goroutine.

@@ -32,6 +32,7 @@ func (r *Replica) installed(m *pb.Message, err error, out *turnOutput) {
 		return
 	}
 	r.applied, r.appliedTerm = at.Index, at.Term
+	r.forgetCovered()
 	r.setConf(want.GetConfState())
 	r.installing = false
 	r.write(m, &wal.Position{Index: at.Index, Term: at.Term}, out)

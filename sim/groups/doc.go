@@ -1,0 +1,9 @@
+// Package groups simulates one Raft group of several replicas, from a seed: the real replica.Shard, the
+// real log on disks that lose what was not synced, and a network that loses, repeats, delays and
+// reorders. One thread does everything, so one seed gives one run.
+//
+//	go test ./sim/groups -run TestSimSeeds -seed 42            # one run
+//	go test ./sim/groups -run TestSimSeeds -seeds 1000         # that many, from the first one on
+//
+// A run that fails prints its seed; seeds.txt keeps those that ever failed, and they run first.
+package groups
