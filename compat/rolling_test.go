@@ -57,7 +57,7 @@ func (c *rollingClient) once(key, value string) error {
 
 // Every server of a cluster is taken out of service and started again, one after the other, while applications with
 // the default options of their client work on. None of them sees an error.
-func TestPromiseRollingRestart(t *testing.T) {
+func TestPromiseClusterRollingRestart(t *testing.T) {
 	t.Run("lame duck", func(t *testing.T) {
 		rollingRestart(t, func(s *process.Server) error { return s.Leave(30 * time.Second) }, true)
 	})

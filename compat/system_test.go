@@ -41,7 +41,7 @@ func ask[T any](t *testing.T, nc *nats.Conn, subject string, req any, n int) []T
 
 // Who looks with the nats tool sees the truth: `server list`, `server info`, `server report jetstream`,
 // `server report connections`, `server check` read these answers, in these types.
-func TestSystemAccount(t *testing.T) {
+func TestClusterSystemAccount(t *testing.T) {
 	servers := process.NewCluster(t, 3, operators)
 	sys := servers[0].Connect(t, nats.UserInfo("sys", "sys"), nats.IgnoreDiscoveredServers())
 	user := servers[1].Connect(t, nats.Name("somebody"), nats.IgnoreDiscoveredServers())
