@@ -43,7 +43,7 @@ func (c *Cluster) outOfService(s *Stream, l *local, err error) {
 func (c *Cluster) advice(l *local, replicas int) string {
 	check := fmt.Sprintf("To see what is wrong, stop the server and run \"cleat inspect engine %s\".", c.storagePath(l))
 	if replicas > 1 {
-		return check + " The other replicas have the data: see that a majority of them is up, then have this one made anew, such as with \"nats stream cluster peer-remove\"."
+		return check + " The other replicas have the data: while a majority of them is up, a damaged one is made anew by itself; what it held is kept in " + filepath.Join(c.opts.Dir, damagedDir) + "."
 	}
 	return check + " There is no other replica: restore the stream from a backup, or see with \"cleat inspect repair\" what is left of it."
 }

@@ -85,7 +85,7 @@ func plan(e *Engine, g *Group) *Repair {
 	case group == 0:
 		r.Advice = "not a stream's: restore the server's directory from a backup, or begin a new server"
 	case e.Voters > 1:
-		r.Advice = "the other replicas have the data: have this one made anew, such as with \"nats stream cluster peer-remove\""
+		r.Advice = "the other replicas have the data: the server has this one made anew by itself when it is started while a majority of them is up"
 	case e.Voters == 0:
 		r.Advice = "what says which messages there are is damaged: restore the stream from a backup"
 	case e.Kind != "file" && len(e.Damage) > 0:
