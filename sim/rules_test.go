@@ -33,7 +33,9 @@ var loops = map[string]map[string]string{
 		"go":    "the writer and the keeper of an open log; a stepped log, as in simulation, has neither",
 		"clock": "the age of a sync under way, and the next look at a full disk: neither decides what is written",
 	},
-	"internal/replica/run.go": {"clock": "the loop around a shard; it hands the time to Turn", "select": "the loop around a shard"},
+	"internal/storage/filelog/salvage.go": {"go": "an offline tool, never part of a server: what is read goes through a pipe to what is written"},
+	"internal/storage/lsm/store.go":       {"select": "both ends of a flush are final, and whichever is seen first, reason tells the same"},
+	"internal/replica/run.go":             {"clock": "the loop around a shard; it hands the time to Turn", "select": "the loop around a shard"},
 }
 
 // bannedImports are not to be imported by machines.

@@ -54,7 +54,8 @@ func Inspect(fs vfs.FS, dir string, aux ...string) (engines []*storage.Inspectio
 	if err = note(err); err != nil {
 		return nil, damage, err
 	}
-	if err := d.verifyShared(slices.Collect(maps.Values(names)), note); err != nil {
+	all := slices.Collect(maps.Values(names)) // order: each number is looked for
+	if err := d.verifyShared(all, note); err != nil {
 		return nil, damage, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
