@@ -1,8 +1,12 @@
 package compat
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -110,6 +114,56 @@ func follow(t *testing.T, servers []*process.Server, first int, bucket string) [
 	return []*follower{watcher, ordered, push}
 }
 
+// followJS watches the bucket with a JavaScript package, in a process that ends with the test.
+// Where there is no JavaScript, TestJS says so.
+func followJS(t *testing.T, servers []*process.Server, first int, bucket string) []*follower {
+	t.Helper()
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil
+	}
+	if _, err := os.Stat("js/node_modules"); err != nil {
+		return nil
+	}
+	var urls []string
+	for i := range servers {
+		urls = append(urls, servers[(first+i)%len(servers)].Addr)
+	}
+	cmd := exec.Command(node, "watch.js", bucket)
+	cmd.Dir, cmd.Stderr = "js", os.Stderr
+	cmd.Env = append(os.Environ(), "CLEAT_COMPAT_URLS="+strings.Join(urls, ","))
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	f := &follower{what: fmt.Sprint("JavaScript watcher at n", first)}
+	ready := make(chan struct{})
+	var read sync.WaitGroup
+	read.Go(func() {
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			revision, err := strconv.ParseUint(lines.Text(), 10, 64)
+			switch {
+			case err != nil:
+				return // What comes is no revision: there will be too few.
+			case revision == 0:
+				close(ready)
+			default:
+				f.note(revision)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		read.Wait()
+		_ = cmd.Wait()
+	})
+	select {
+	case <-ready:
+	case <-time.After(2 * wait):
+		t.Fatal("the JavaScript watcher does not begin")
+	}
+	return []*follower{f}
+}
+
 // Watchers and ordered consumers are told every revision once and in order, whether the server dies
 // that they are connected to, or the one that leads the bucket, or the lead goes to another.
 func TestClusterWatchersSurviveServers(t *testing.T) {
@@ -158,6 +212,7 @@ func TestClusterWatchersSurviveServers(t *testing.T) {
 	var all []*follower
 	for i := range servers {
 		all = append(all, follow(t, servers, i, "b")...)
+		all = append(all, followJS(t, servers, i, "b")...)
 	}
 	write(50)
 	for _, plus := range []int{0, 1, 2, 0} { // The leader, others, and the leader again.
@@ -177,7 +232,7 @@ func TestClusterWatchersSurviveServers(t *testing.T) {
 	if now := s.CachedInfo().Cluster.Leader; now == fmt.Sprint("n", lead) {
 		t.Fatalf("%s leads still", now)
 	}
-	for end := time.Now().Add(3 * wait); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(6 * wait); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		late := 0
 		for _, f := range all {
 			if f.count() < int(last) {
