@@ -41,7 +41,9 @@ func (l *load) write(server int) {
 		case <-time.After(time.Millisecond):
 		}
 		subject, value := fmt.Sprintf("$KV.b.s%d-%d", server, n), fmt.Sprint("v", n)
+		l.c.mu.Lock()
 		s := l.c.servers[server].Stream("$G", l.name)
+		l.c.mu.Unlock()
 		if s == nil {
 			continue
 		}
@@ -137,16 +139,21 @@ func TestJointChangeCrashEveryStep(t *testing.T) {
 		a := c.servers[lead].Stream("$G", "KV_b").Assignment()
 		j := slices.IndexFunc(a.Replicas, func(r meta.Replica) bool { return r.Server != c.servers[lead].id.server })
 		from := c.servers[lead].PeerName(a.Replicas[j].Server)
-		if _, err := call(t, func(done func(any, error)) {
-			c.servers[lead].Stream("$G", "KV_b").RemovePeer(from, func(err error) { done(nil, err) })
-		}); err != nil {
-			t.Fatalf("move %d: %v", i, err)
-		}
+		eventually(t, fmt.Sprintf("move %d is decided", i), func() bool { // The fourth may not be back yet.
+			_, err := call(t, func(done func(any, error)) {
+				c.servers[lead].Stream("$G", "KV_b").RemovePeer(from, func(err error) { done(nil, err) })
+			})
+			return err == nil
+		})
 		time.Sleep(wait)
 		c.crash(lead)
-		c.settled("KV_b", 3)
+		eventually(t, "three replicas, and no change under way", func() bool {
+			s := c.servers[lead].Stream("$G", "KV_b")
+			return s != nil && s.Assignment().Plan == nil && len(s.Assignment().Replicas) == 3 && s.Healthy() == nil
+		})
 	}
 	l.end()
+	c.settled("KV_b", 3)
 }
 
 // crash ends a server and starts it again on the same disk.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ type trio struct {
 	routes  []string
 	fs      []vfs.FS
 	servers []*Cluster
+	mu      sync.Mutex     // over servers, where others look while one is started again
 	more    func(*Options) // if set, has the last word
 }
 
@@ -68,7 +70,10 @@ func (c *trio) start(i int) {
 	if c.more != nil {
 		c.more(&o)
 	}
-	c.servers[i] = start(c.t, o)
+	s := start(c.t, o)
+	c.mu.Lock()
+	c.servers[i] = s
+	c.mu.Unlock()
 }
 
 func (c *trio) formed(i int) {
