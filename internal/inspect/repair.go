@@ -54,7 +54,7 @@ func Repairs(fs vfs.FS, root string) ([]*Repair, error) {
 	var repairs []*Repair
 	for i := range engines {
 		e := &engines[i]
-		group, _ := groupOf(e.Name)
+		group := groupOf(e.Name)
 		if g := damaged[group]; len(e.Damage) > 0 || g != nil {
 			repairs = append(repairs, plan(e, g))
 			delete(damaged, group)
@@ -80,7 +80,7 @@ func plan(e *Engine, g *Group) *Repair {
 		r.Damage = append(r.Damage, *g.Damage)
 		r.Lost = append(r.Lost, lostOfLog(e, g))
 	}
-	group, _ := groupOf(e.Name)
+	group := groupOf(e.Name)
 	switch {
 	case group == 0:
 		r.Advice = "not a stream's: restore the server's directory from a backup, or begin a new server"

@@ -72,9 +72,10 @@ func list(fs vfs.FS, dir string) ([]string, error) {
 }
 
 // groupOf is the Raft group of an engine, by its name, 0 for others.
-func groupOf(engine string) (group, replica uint64) {
+func groupOf(engine string) (group uint64) {
+	var replica uint64
 	if n, err := fmt.Sscanf(engine, "g%d-r%d", &group, &replica); n != 2 || err != nil || strings.ContainsAny(engine, "/\\") {
-		return 0, 0
+		return 0
 	}
-	return group, replica
+	return group
 }
