@@ -89,3 +89,58 @@ func entriesTo(sent []Outgoing, member uint64) (n int) {
 	}
 	return n
 }
+
+// Members hear of a commit with the next entries, or when whoever drives the shard says so, and not in
+// a message of its own at once.
+func TestNewsOfCommitTravelsWithEntries(t *testing.T) {
+	b := newBench(t, vfs.NewMem())
+	r := b.open(7, 1, b.genesis(7, 1, 2, 3), 99)
+	b.elect(r)
+	b.shard.SendLate()
+
+	var committed, alone uint64 // told with entries, and without
+	deliver := func() {
+		sent := b.sent
+		b.sent = nil
+		for _, o := range sent {
+			m := o.Message
+			if m.GetTo() != 2 || m.GetType() != pb.MsgApp {
+				continue
+			}
+			if len(m.GetEntries()) == 0 {
+				alone = max(alone, m.GetCommit())
+				continue
+			}
+			committed = max(committed, m.GetCommit())
+			b.shard.Receive(r, &pb.Message{
+				Type: pb.MsgAppResp.Enum(), From: m.To, To: m.From, Term: m.Term,
+				Index: new(m.GetIndex() + uint64(len(m.GetEntries()))),
+			})
+		}
+	}
+	deliver()
+	alone = 0
+	var last uint64
+	for range 5 {
+		o := b.propose(r, "v")
+		b.until("acknowledged", func() bool { deliver(); return o.called > 0 })
+		if committed < last {
+			t.Errorf("entries tell of commit %d after %d", committed, last)
+		}
+		last = r.Status().Committed
+	}
+	if alone != 0 {
+		t.Errorf("commit %d was told alone", alone)
+	}
+	b.shard.SendLate()
+	deliver()
+	if alone != last {
+		t.Errorf("told late of commit %d instead of %d", alone, last)
+	}
+	alone = 0
+	b.shard.SendLate()
+	deliver()
+	if alone != 0 {
+		t.Error("told twice")
+	}
+}
