@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math"
 )
 
 // A snapshot stream carries the whole state of a stream replica from one engine to another, of
@@ -204,15 +203,15 @@ func NewSnapshotReader(r io.Reader) (*SnapshotReader, error) {
 	if sr.kind != frameState {
 		return nil, sr.corrupt("the first frame is not the state")
 	}
-	d := decoder{b: sr.frame}
-	sr.state.Applied.Index = d.uvarint()
-	sr.state.Applied.Term = d.uvarint()
-	sr.state.Applied.Conf = d.bytes()
-	sr.state.LastSeq = d.uvarint()
-	sr.state.LastTime = int64(d.uint64())
-	sr.state.Msgs = d.uvarint()
-	sr.state.Bytes = d.uvarint()
-	if d.bad || len(d.b) != 0 {
+	d := Fields{B: sr.frame}
+	sr.state.Applied.Index = d.Uvarint()
+	sr.state.Applied.Term = d.Uvarint()
+	sr.state.Applied.Conf = d.Bytes()
+	sr.state.LastSeq = d.Uvarint()
+	sr.state.LastTime = int64(d.Uint64())
+	sr.state.Msgs = d.Uvarint()
+	sr.state.Bytes = d.Uvarint()
+	if d.Bad || len(d.B) != 0 {
 		return nil, sr.corrupt("the state does not decode")
 	}
 	if len(sr.state.Applied.Conf) == 0 {
@@ -250,17 +249,17 @@ func (sr *SnapshotReader) Next() (SnapshotItem, error) {
 }
 
 func (sr *SnapshotReader) message() (SnapshotItem, error) {
-	d := decoder{b: sr.frame}
+	d := Fields{B: sr.frame}
 	m := &Message{}
-	m.Seq = d.uvarint()
-	m.Time = int64(d.uint64())
-	m.Expires = int64(d.uint64())
-	m.Subject = string(d.bytes())
-	if n := d.uvarint(); n > 0 {
-		m.Header = d.take(n - 1)
+	m.Seq = d.Uvarint()
+	m.Time = int64(d.Uint64())
+	m.Expires = int64(d.Uint64())
+	m.Subject = string(d.Bytes())
+	if n := d.Uvarint(); n > 0 {
+		m.Header = d.Take(n - 1)
 	}
-	m.Data = d.bytes()
-	if d.bad {
+	m.Data = d.Bytes()
+	if d.Bad {
 		return SnapshotItem{}, sr.corrupt("a message does not decode")
 	}
 	if m.Seq <= sr.last.Seq || m.Seq > sr.state.LastSeq {
@@ -269,7 +268,7 @@ func (sr *SnapshotReader) message() (SnapshotItem, error) {
 	if sr.msgs > 0 && m.Time <= sr.last.Time || m.Time > sr.state.LastTime {
 		return SnapshotItem{}, sr.corrupt(fmt.Sprintf("time of sequence %d is out of order", m.Seq))
 	}
-	sr.frame = d.b
+	sr.frame = d.B
 	sr.msgs++
 	sr.bytes += m.Size()
 	sr.last = Message{Seq: m.Seq, Time: m.Time}
@@ -277,24 +276,24 @@ func (sr *SnapshotReader) message() (SnapshotItem, error) {
 }
 
 func (sr *SnapshotReader) record() (SnapshotItem, error) {
-	d := decoder{b: sr.frame}
-	it := SnapshotItem{Key: string(d.bytes()), Value: d.bytes()}
-	if d.bad {
+	d := Fields{B: sr.frame}
+	it := SnapshotItem{Key: string(d.Bytes()), Value: d.Bytes()}
+	if d.Bad {
 		return SnapshotItem{}, sr.corrupt("an auxiliary record does not decode")
 	}
 	if sr.aux > 0 && it.Key <= sr.key {
 		return SnapshotItem{}, sr.corrupt("auxiliary records are out of order")
 	}
-	sr.frame = d.b
+	sr.frame = d.B
 	sr.aux++
 	sr.key = it.Key
 	return it, nil
 }
 
 func (sr *SnapshotReader) end() error {
-	d := decoder{b: sr.frame}
-	msgs, aux := d.uvarint(), d.uvarint()
-	if d.bad || len(d.b) != 0 || msgs != sr.msgs || aux != sr.aux {
+	d := Fields{B: sr.frame}
+	msgs, aux := d.Uvarint(), d.Uvarint()
+	if d.Bad || len(d.B) != 0 || msgs != sr.msgs || aux != sr.aux {
 		return sr.corrupt("the end does not agree with what came before")
 	}
 	if sr.msgs != sr.state.Msgs || sr.bytes != sr.state.Bytes {
@@ -354,40 +353,4 @@ func (sr *SnapshotReader) full(p []byte) error {
 
 func (sr *SnapshotReader) corrupt(detail string) error {
 	return &CorruptError{Path: "snapshot", Offset: sr.offset, Detail: detail}
-}
-
-// decoder takes fields off the front of b; bad is set by the first that does not fit, and the
-// ones after it are zero.
-type decoder struct {
-	b   []byte
-	bad bool
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) uint64() uint64 {
-	if b := d.take(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }
-
-func (d *decoder) take(n uint64) []byte {
-	if n > math.MaxInt32 || n > uint64(len(d.b)) {
-		d.bad, d.b = true, nil
-		return nil
-	}
-	v := d.b[:n:n]
-	d.b = d.b[n:]
-	return v
 }

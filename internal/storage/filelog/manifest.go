@@ -111,34 +111,34 @@ func decodeManifest(b []byte, engine uint32) (m *manifest, wrong string) {
 	case binary.LittleEndian.Uint32(b[8:]) != manifestVersion:
 		return nil, fmt.Sprintf("unknown version %d", binary.LittleEndian.Uint32(b[8:]))
 	}
-	d := fields{b: b[16:n]}
-	if e := d.take(4); e == nil || binary.LittleEndian.Uint32(e) != engine {
+	d := storage.Fields{B: b[16:n]}
+	if e := d.Take(4); e == nil || binary.LittleEndian.Uint32(e) != engine {
 		return nil, "the manifest is another engine's"
 	}
 	m = &manifest{}
-	if f := d.take(1); f != nil {
+	if f := d.Take(1); f != nil {
 		m.dropped = f[0] != 0
 	}
-	m.next = uint32(d.uvarint())
-	m.applied.Index = d.uvarint()
-	m.applied.Term = d.uvarint()
-	if n := d.uvarint(); n > 0 {
-		m.applied.Conf = d.take(n)
+	m.next = uint32(d.Uvarint())
+	m.applied.Index = d.Uvarint()
+	m.applied.Term = d.Uvarint()
+	if n := d.Uvarint(); n > 0 {
+		m.applied.Conf = d.Take(n)
 	}
-	m.lastSeq = d.uvarint()
-	m.lastTime = int64(d.uint64())
-	m.msgs = d.uvarint()
-	m.bytes = d.uvarint()
-	m.index = uint32(d.uvarint())
-	m.indexLen = int64(d.uvarint())
-	m.baseLen = int64(d.uvarint())
-	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		m.blocks = append(m.blocks, manifestBlock{uint32(d.uvarint()), int64(d.uvarint()), int64(d.uvarint())})
+	m.lastSeq = d.Uvarint()
+	m.lastTime = int64(d.Uint64())
+	m.msgs = d.Uvarint()
+	m.bytes = d.Uvarint()
+	m.index = uint32(d.Uvarint())
+	m.indexLen = int64(d.Uvarint())
+	m.baseLen = int64(d.Uvarint())
+	for n := d.Uvarint(); n > 0 && !d.Bad; n-- {
+		m.blocks = append(m.blocks, manifestBlock{uint32(d.Uvarint()), int64(d.Uvarint()), int64(d.Uvarint())})
 	}
-	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		m.erasures = append(m.erasures, place{uint32(d.uvarint()), uint32(d.uvarint()), uint32(d.uvarint())})
+	for n := d.Uvarint(); n > 0 && !d.Bad; n-- {
+		m.erasures = append(m.erasures, place{uint32(d.Uvarint()), uint32(d.Uvarint()), uint32(d.Uvarint())})
 	}
-	if d.bad || len(d.b) != 0 {
+	if d.Bad || len(d.B) != 0 {
 		return nil, "the payload does not decode"
 	}
 	return m, ""

@@ -3,7 +3,6 @@ package filelog
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"math"
 
 	"github.com/klauspost/compress/s2"
 
@@ -132,14 +131,14 @@ func checkRecord(rec []byte, number, offset uint32) string {
 // decodeRecord decodes a record whose frame is good. The message's slices point into rec, unless
 // it was compressed. It returns false if the record was erased or does not decode.
 func decodeRecord(rec []byte) (m storage.Message, ok bool) {
-	d := fields{b: rec[5 : len(rec)-4]}
-	m.Seq = d.uvarint()
-	m.Time = int64(d.uint64())
-	m.Expires = int64(d.uint64())
-	m.Subject = string(d.take(d.uvarint()))
-	body := d.b
+	d := storage.Fields{B: rec[5 : len(rec)-4]}
+	m.Seq = d.Uvarint()
+	m.Time = int64(d.Uint64())
+	m.Expires = int64(d.Uint64())
+	m.Subject = string(d.Take(d.Uvarint()))
+	body := d.B
 	switch {
-	case d.bad || rec[4] == kindErased:
+	case d.Bad || rec[4] == kindErased:
 		return m, false
 	case rec[4] == kindS2:
 		plain, err := s2.Decode(nil, body)
@@ -148,12 +147,12 @@ func decodeRecord(rec []byte) (m storage.Message, ok bool) {
 		}
 		body = plain
 	}
-	d.b = body
-	if n := d.uvarint(); n > 0 {
-		m.Header = d.take(n - 1)
+	d.B = body
+	if n := d.Uvarint(); n > 0 {
+		m.Header = d.Take(n - 1)
 	}
-	m.Data = d.b[:len(d.b):len(d.b)]
-	return m, !d.bad
+	m.Data = d.B[:len(d.B):len(d.B)]
+	return m, !d.Bad
 }
 
 // recordSeq is the sequence of a record whose frame is good; 0 if it was erased.
@@ -163,37 +162,4 @@ func recordSeq(rec []byte) uint64 {
 	}
 	seq, _ := binary.Uvarint(rec[5 : len(rec)-4])
 	return seq
-}
-
-// fields takes fields off the front of b; bad is set by the first that does not fit.
-type fields struct {
-	b   []byte
-	bad bool
-}
-
-func (d *fields) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *fields) uint64() uint64 {
-	if b := d.take(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (d *fields) take(n uint64) []byte {
-	if n > math.MaxInt32 || n > uint64(len(d.b)) {
-		d.bad, d.b = true, nil
-		return nil
-	}
-	v := d.b[:n:n]
-	d.b = d.b[n:]
-	return v
 }

@@ -85,24 +85,24 @@ func encodeMessage(b []byte, m *storage.Message) []byte {
 
 // decodeMessage decodes a message, whose slices point into v. It returns false if v is none.
 func decodeMessage(seq uint64, v []byte) (m storage.Message, ok bool) {
-	d := fields{b: v}
+	d := storage.Fields{B: v}
 	m.Seq = seq
-	m.Time = int64(d.uint64())
-	m.Expires = int64(d.uint64())
-	m.Subject = string(d.take(d.uvarint()))
-	if n := d.uvarint(); n > 0 {
-		m.Header = d.take(n - 1)
+	m.Time = int64(d.Uint64())
+	m.Expires = int64(d.Uint64())
+	m.Subject = string(d.Take(d.Uvarint()))
+	if n := d.Uvarint(); n > 0 {
+		m.Header = d.Take(n - 1)
 	}
-	m.Data = d.b[:len(d.b):len(d.b)]
-	return m, !d.bad
+	m.Data = d.B[:len(d.B):len(d.B)]
+	return m, !d.Bad
 }
 
 // decodeSubject returns only the subject of a message.
 func decodeSubject(v []byte) ([]byte, bool) {
-	d := fields{b: v}
-	d.take(16)
-	s := d.take(d.uvarint())
-	return s, !d.bad
+	d := storage.Fields{B: v}
+	d.Take(16)
+	s := d.Take(d.Uvarint())
+	return s, !d.Bad
 }
 
 func encodeSubjectState(s storage.SubjectState) []byte {
@@ -112,9 +112,9 @@ func encodeSubjectState(s storage.SubjectState) []byte {
 }
 
 func decodeSubjectState(v []byte) (s storage.SubjectState, ok bool) {
-	d := fields{b: v}
-	s.First, s.Last, s.Msgs = d.uvarint(), d.uvarint(), d.uvarint()
-	return s, !d.bad && s.Msgs > 0
+	d := storage.Fields{B: v}
+	s.First, s.Last, s.Msgs = d.Uvarint(), d.Uvarint(), d.Uvarint()
+	return s, !d.Bad && s.Msgs > 0
 }
 
 // state is the summary of an engine, with its position.
@@ -145,24 +145,24 @@ func encodeState(s *state) []byte {
 }
 
 func decodeState(v []byte) (*state, bool) {
-	d := fields{b: v}
+	d := storage.Fields{B: v}
 	s := &state{}
-	if version := d.take(1); version == nil || version[0] != stateVersion {
+	if version := d.Take(1); version == nil || version[0] != stateVersion {
 		return nil, false
 	}
-	s.applied.Index = d.uvarint()
-	s.applied.Term = d.uvarint()
-	if n := d.uvarint(); n > 0 {
-		s.applied.Conf = append([]byte(nil), d.take(n)...)
+	s.applied.Index = d.Uvarint()
+	s.applied.Term = d.Uvarint()
+	if n := d.Uvarint(); n > 0 {
+		s.applied.Conf = append([]byte(nil), d.Take(n)...)
 	}
-	s.Msgs = d.uvarint()
-	s.Bytes = d.uvarint()
-	s.FirstSeq = d.uvarint()
-	s.FirstTime = int64(d.uint64())
-	s.LastSeq = d.uvarint()
-	s.LastTime = int64(d.uint64())
-	s.Subjects = d.uvarint()
-	return s, !d.bad && len(d.b) == 0
+	s.Msgs = d.Uvarint()
+	s.Bytes = d.Uvarint()
+	s.FirstSeq = d.Uvarint()
+	s.FirstTime = int64(d.Uint64())
+	s.LastSeq = d.Uvarint()
+	s.LastTime = int64(d.Uint64())
+	s.Subjects = d.Uvarint()
+	return s, !d.Bad && len(d.B) == 0
 }
 
 // emptyState is that of an engine without a message ever.
@@ -170,37 +170,4 @@ func emptyState() *state {
 	s := &state{}
 	s.FirstSeq = 1
 	return s
-}
-
-// fields takes fields off the front of b; bad is set by the first that does not fit.
-type fields struct {
-	b   []byte
-	bad bool
-}
-
-func (d *fields) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *fields) uint64() uint64 {
-	if b := d.take(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (d *fields) take(n uint64) []byte {
-	if n > uint64(len(d.b)) {
-		d.bad, d.b = true, nil
-		return nil
-	}
-	v := d.b[:n:n]
-	d.b = d.b[n:]
-	return v
 }
