@@ -5,6 +5,7 @@ CYCLES      ?= 100
 CUTS        ?= 200
 FUZZTIME    ?= 30s
 KEYS        ?= 1000000
+BUCKETS     ?= 1000
 COMPAT_WITH ?= bin/cleat server
 SERVERS     ?= 1
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -12,7 +13,7 @@ GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 120m ./test/chaos
 
 .DEFAULT_GOAL := build
-.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit tables writes example \
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit tables writes idle example \
         cluster-kill cluster-pause cluster-part linearizable
 
 help: ## List the commands.
@@ -81,6 +82,11 @@ tables: build ## A bucket with KEYS keys on each engine, and on nats-server: tim
 
 writes: build ## What a put costs the disk on each engine, and on nats-server, with strace.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/tables -what writes -keys 200000 -systems file,rocksdb,memory,nats,nats-always
+
+idle: build ## BUCKETS buckets at rest on three servers: creation, CPU, memory, restart; 200 of them beside nats-server.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/idle -buckets $(BUCKETS)
+	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/idle -buckets 200
+	CLEAT_COMPAT_SERVER="nats-server" go run ./test/idle -buckets 200
 
 example: build deps ## The first bucket, with the tool, nats.go and JavaScript, before and after kill -9.
 	scripts/example.sh

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleatkv/cleat/test/process"
 	natsgo "github.com/nats-io/nats.go"
 )
 
@@ -37,9 +38,9 @@ func measureKeys(s *system) (row []cell, err error) {
 	}
 	pid := s.server.Pid()
 	note("load, keys/s", "%.0f", float64(*keys)/took.Seconds())
-	note("server CPU per put, µs", "%.1f", 1e6*cpu(pid)/float64(*keys))
+	note("server CPU per put, µs", "%.1f", 1e6*process.CPU(pid).Seconds()/float64(*keys))
 	time.Sleep(settle)
-	now, most := rss(pid)
+	now, most := process.RSS(pid)
 	note("RSS, MiB (peak)", "%d (%d)", now>>20, most>>20)
 	note("disk, MiB", "%d", s.disk()>>20)
 
@@ -73,7 +74,7 @@ func measureKeys(s *system) (row []cell, err error) {
 		}
 	}
 	done()
-	now, most = rss(pid)
+	now, most = process.RSS(pid)
 	note("RSS after lists (peak)", "%d (%d)", now>>20, most>>20)
 	if s.storage == "memory" {
 		note("SIGKILL to first get, s", "-")
@@ -85,7 +86,7 @@ func measureKeys(s *system) (row []cell, err error) {
 		return nil, err
 	}
 	note("SIGKILL to first get, s", "%.1f", first.Seconds())
-	now, _ = rss(s.server.Pid())
+	now, _ = process.RSS(s.server.Pid())
 	note("RSS after restart", "%d", now>>20)
 	return row, nil
 }
