@@ -121,6 +121,32 @@ func decodeSubjectState(v []byte) (s storage.SubjectState, ok bool) {
 type state struct {
 	storage.State
 	applied storage.Applied
+	expiry  expiry // not saved
+}
+
+// expiry is what is known of the message that expires first. The machine asks after every change, and what
+// has expired is in the way of a search until the database has compacted it.
+//
+// Invariant: no message expires before at, nor at that time if its sequence is below seq.
+type expiry struct {
+	known bool // what follows is the message itself, if there is one
+	there bool
+	at    int64
+	seq   uint64
+}
+
+// add takes note of a new message. What expires before all others is the first one, known or not.
+func (x *expiry) add(at int64, seq uint64) {
+	if x.known && !x.there || at < x.at {
+		*x = expiry{known: true, there: true, at: at, seq: seq}
+	}
+}
+
+// remove takes note of the end of a message.
+func (x *expiry) remove(seq uint64) {
+	if x.there && x.seq == seq {
+		x.known, x.there = false, false
+	}
 }
 
 const stateVersion = 1

@@ -204,13 +204,13 @@ func (e *Engine) SeqAtTime(t int64) uint64 {
 // NextExpiry implements storage.Reader.
 func (e *Engine) NextExpiry() (uint64, int64, bool) {
 	g, v := e.read()
-	seq, at, ok := v.nextExpiry()
+	seq, at, ok := v.nextExpiry(0, 0)
 	return seq, at, e.end(g, v) == nil && ok
 }
 
-func (v *view) nextExpiry() (seq uint64, at int64, ok bool) {
-	prefix := v.kind(kindExpiry)
-	if !v.seek(prefix, prefix) {
+// nextExpiry finds the first to expire at or after a time, at which sequences from seq on count.
+func (v *view) nextExpiry(from int64, fromSeq uint64) (seq uint64, at int64, ok bool) {
+	if !v.seek(v.expiry(from, fromSeq), v.kind(kindExpiry)) {
 		return 0, 0, false
 	}
 	key := v.point.Key()
@@ -233,7 +233,7 @@ func (e *Engine) AuxRange(prefix string, fn func(string, []byte) bool) {
 
 func (v *view) auxRange(prefix string, fn func(string, []byte) bool) {
 	from := v.text(kindAux, prefix)
-	for ok := v.seek(from, from); ok; ok = v.landed(v.point.Next(), from) {
+	for ok := v.seek(from, from); ok; ok = v.next(from) {
 		value, err := v.point.ValueAndErr()
 		if v.fail(err); err != nil {
 			return
@@ -316,7 +316,7 @@ func (e *Engine) dispose() error {
 	g, v := e.read()
 	var seqs []uint64
 	prefix := v.kind(kindErased)
-	for ok := v.seek(prefix, prefix); ok; ok = v.landed(v.point.Next(), prefix) {
+	for ok := v.seek(prefix, prefix); ok; ok = v.next(prefix) {
 		seqs = append(seqs, lastSeqOf(v.point.Key()))
 	}
 	if err := e.end(g, v); err != nil {

@@ -204,7 +204,7 @@ func (d *database) names() (map[string]keyed, error) {
 	v := &view{db: d, r: d.DB}
 	names := make(map[string]keyed)
 	prefix := v.kind(kindName)
-	for ok := v.seek(prefix, prefix); ok; ok = v.landed(v.point.Next(), prefix) {
+	for ok := v.seek(prefix, prefix); ok; ok = v.next(prefix) {
 		value, err := v.point.ValueAndErr()
 		v.fail(err)
 		if len(value) != 8 {

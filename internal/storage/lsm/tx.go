@@ -70,6 +70,7 @@ func (t *writing) Append(m storage.Message) error {
 	t.set(t.seq(kindMessage, m.Seq), encodeMessage(nil, &m))
 	if m.Expires > 0 {
 		t.set(t.expiry(m.Expires, m.Seq), nil)
+		t.st.expiry.add(m.Expires, m.Seq)
 	}
 	t.remember(m.Subject, m.Seq)
 	if t.st.Msgs == 0 {
@@ -123,10 +124,10 @@ func (t *writing) forget(subject string, seq uint64) {
 	default:
 		t.delete(binary.BigEndian.AppendUint64(prefix, seq))
 		v := t.view()
-		if seq == s.First && v.seek(prefix, prefix) {
+		if seq == s.First && v.seek(binary.BigEndian.AppendUint64(prefix, seq), prefix) {
 			s.First = lastSeqOf(v.point.Key())
 		}
-		if seq == s.Last && v.seek(prefix, prefix) && v.landed(v.point.SeekLT(binary.BigEndian.AppendUint64(prefix, seq)), prefix) {
+		if seq == s.Last && v.seekBelow(binary.BigEndian.AppendUint64(prefix, seq), prefix) {
 			s.Last = lastSeqOf(v.point.Key())
 		}
 		_ = t.done(v) // Commit fails if this did.
@@ -148,6 +149,7 @@ func (t *writing) Remove(seq uint64) (bool, error) {
 	t.delete(t.seq(kindMessage, seq))
 	if m.Expires > 0 {
 		t.delete(t.expiry(m.Expires, seq))
+		t.st.expiry.remove(seq)
 	}
 	t.forget(m.Subject, seq)
 	t.st.Msgs--
@@ -357,9 +359,19 @@ func (t *tx) SeqAtTime(at int64) uint64 {
 }
 
 func (t *tx) NextExpiry() (uint64, int64, bool) {
-	v := t.view()
-	seq, at, ok := v.nextExpiry()
-	return seq, at, t.done(v) == nil && ok
+	x := &t.st.expiry
+	if !x.known {
+		v := t.view()
+		seq, at, ok := v.nextExpiry(x.at, x.seq)
+		if t.done(v) != nil {
+			return 0, 0, false
+		}
+		*x = expiry{known: true, there: ok, at: at, seq: seq}
+	}
+	if !x.there {
+		return 0, 0, false
+	}
+	return x.seq, x.at, true
 }
 
 func (t *tx) Aux(key string) ([]byte, bool) {

@@ -73,22 +73,43 @@ func (v *view) iter(lower, upper []byte) *pebble.Iterator {
 func (v *view) over(kind byte) *pebble.Iterator { return v.iter(v.kind(kind), v.kind(kind+1)) }
 
 // seek moves the look-up iterator to the first key at or above key, and tells whether that begins
-// with prefix.
+// with prefix. It goes no further than the keys that do: what was removed of those that follow is
+// in the way until the database has compacted it, and may be very much.
 func (v *view) seek(key, prefix []byte) bool {
-	if v.point == nil {
-		if v.point = v.iter(v.all()); v.point == nil {
-			return false
-		}
-	}
-	return v.landed(v.point.SeekGE(key), prefix)
+	return v.opened() && v.landed(v.point.SeekGEWithLimit(key, after(prefix)), prefix)
 }
 
-func (v *view) landed(ok bool, prefix []byte) bool {
-	if !ok {
-		v.fail(v.point.Error())
-		return false
+// next moves the look-up iterator on, as far as keys begin with prefix.
+func (v *view) next(prefix []byte) bool {
+	return v.landed(v.point.NextWithLimit(after(prefix)), prefix)
+}
+
+// seekBelow moves the look-up iterator to the last key below key, and tells whether that begins with prefix.
+func (v *view) seekBelow(key, prefix []byte) bool {
+	return v.opened() && v.landed(v.point.SeekLTWithLimit(key, prefix), prefix)
+}
+
+// opened makes the look-up iterator, unless there is one. It returns false after an error.
+func (v *view) opened() bool {
+	if v.point == nil {
+		v.point = v.iter(v.all())
 	}
-	return bytes.HasPrefix(v.point.Key(), prefix)
+	return v.point != nil
+}
+
+func (v *view) landed(at pebble.IterValidityState, prefix []byte) bool {
+	if at == pebble.IterExhausted {
+		v.fail(v.point.Error())
+	}
+	return at == pebble.IterValid && bytes.HasPrefix(v.point.Key(), prefix)
+}
+
+// after returns the first key above all that begin with prefix, which begins with a number and a kind.
+func after(prefix []byte) []byte {
+	limit := bytes.TrimRight(prefix, "\xff")
+	limit = append(make([]byte, 0, len(limit)), limit...)
+	limit[len(limit)-1]++
+	return limit
 }
 
 // get returns a copy of a value, or nil if there is none. It sees the newest state, so an operation
@@ -109,7 +130,7 @@ func (v *view) get(key []byte) []byte {
 
 // find returns a value as of the operation's state, or nil; it is good until the next find.
 func (v *view) find(key []byte) []byte {
-	if !v.seek(key, key) || len(v.point.Key()) != len(key) {
+	if !v.opened() || !v.landed(v.point.SeekGEWithLimit(key, append(key, 0)), key) || len(v.point.Key()) != len(key) {
 		return nil
 	}
 	value, err := v.point.ValueAndErr()
@@ -181,8 +202,8 @@ func (v *view) SubjectSeqs(subject string, from uint64, fn func(uint64) bool) {
 	case !ok || s.Last < from:
 	case s.Msgs > 2:
 		prefix := v.history(subject)
-		for ok := v.seek(binary.BigEndian.AppendUint64(prefix, from), prefix); ok && fn(lastSeqOf(v.point.Key())); {
-			ok = v.landed(v.point.Next(), prefix)
+		for ok := v.seek(binary.BigEndian.AppendUint64(prefix, max(from, s.First)), prefix); ok && fn(lastSeqOf(v.point.Key())); {
+			ok = v.next(prefix)
 		}
 	case s.First >= from && !fn(s.First):
 	case s.Msgs == 2:
@@ -212,7 +233,7 @@ func (v *view) LastOf(subject string, upTo uint64) (uint64, bool) {
 	}
 	prefix := v.history(subject)
 	seq := s.First
-	if v.seek(prefix, prefix) && v.landed(v.point.SeekLT(binary.BigEndian.AppendUint64(prefix, upTo+1)), prefix) {
+	if v.seekBelow(binary.BigEndian.AppendUint64(prefix, upTo+1), prefix) {
 		seq = lastSeqOf(v.point.Key())
 	}
 	return seq, true

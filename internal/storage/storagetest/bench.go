@@ -35,6 +35,7 @@ func Benchmark(b *testing.B, k Kind) {
 			}{
 				{"Overwrite/batch=1", func(b *testing.B, l *loader) { benchOverwrite(b, l, 1) }},
 				{"Overwrite/batch=64", func(b *testing.B, l *loader) { benchOverwrite(b, l, 64) }},
+				{"OverwriteHot/batch=64", benchOverwriteHot},
 				{"Insert/batch=64", benchInsert},
 				{"LoadHot", benchLoadHot},
 				{"LoadCold", benchLoadCold},
@@ -116,6 +117,18 @@ func benchOverwrite(b *testing.B, l *loader, batch int) {
 		tx := l.e.Begin()
 		for range batch {
 			l.put(tx, benchKey(i*31, l.keys))
+			i++
+		}
+		l.commit(tx)
+	}
+}
+
+// benchOverwriteHot overwrites few keys in turn, so that the oldest message is replaced each time.
+func benchOverwriteHot(b *testing.B, l *loader) {
+	for i := 0; i < b.N; {
+		tx := l.e.Begin()
+		for range 64 {
+			l.put(tx, fmt.Sprintf("$KV.hot.%d", i%1000))
 			i++
 		}
 		l.commit(tx)
