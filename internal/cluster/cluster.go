@@ -243,7 +243,7 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	for _, f := range c.log.Findings() {
 		o.Logger.Warn("log: " + f.String())
 	}
-	if c.stores, err = openStores(o.FS, o.Dir); err != nil {
+	if c.stores, err = openStores(o.FS, o.Dir, c.warn); err != nil {
 		return err
 	}
 	for range 1 + shardCount() {

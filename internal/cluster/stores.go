@@ -29,11 +29,11 @@ const (
 	rocksDir   = "rocksdb"
 )
 
-// openStores opens every kind of store below dir.
-func openStores(fsys vfs.FS, dir string) (map[storeKind]storage.Store, error) {
+// openStores opens every kind of store below dir. report is told of what the operator should know.
+func openStores(fsys vfs.FS, dir string, report func(string)) (map[storeKind]storage.Store, error) {
 	stores := map[storeKind]storage.Store{storeMemory: memory.NewStore()}
 	for kind, sub := range map[storeKind]string{storeMeta: metaDir, storeFile: streamsDir} { // order: independent opens
-		s, err := filelog.OpenStore(fsys, filepath.Join(dir, sub))
+		s, err := filelog.OpenStore(fsys, filepath.Join(dir, sub), filelog.WithReport(report))
 		if err != nil {
 			return nil, err
 		}
@@ -48,13 +48,15 @@ func (c *Cluster) store(kind storeKind) (storage.Store, error) {
 		return s, nil
 	}
 	s, err := lsm.OpenStore(c.opts.FS, filepath.Join(c.opts.Dir, rocksDir),
-		lsm.WithReport(func(text string) { c.opts.Logger.Warn(text) }), lsm.WithFatal(c.diskFailed))
+		lsm.WithReport(c.warn), lsm.WithFatal(c.diskFailed))
 	if err != nil {
 		return nil, fmt.Errorf("open the database of rocksdb buckets: %w", err)
 	}
 	c.stores[kind] = s
 	return s, nil
 }
+
+func (c *Cluster) warn(text string) { c.opts.Logger.Warn(text) }
 
 // storeOf chooses the store for a stream's configuration.
 func storeOf(cfg *api.StreamConfig) storeKind {

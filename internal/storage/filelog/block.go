@@ -258,7 +258,12 @@ func (b *block) ahead(buf, have []byte, offset, end, n int64) ([]byte, error) {
 	}
 	kept := copy(buf, have)
 	fill := min(int64(len(buf)), end-offset)
-	if err := b.read(buf[kept:fill], offset+int64(kept)); err != nil {
+	err := b.read(buf[kept:fill], offset+int64(kept))
+	if err != nil && fill > n { // What lies behind is not the concern of this record.
+		fill = n
+		err = b.read(buf[kept:fill], offset+int64(kept))
+	}
+	if err != nil {
 		return nil, err
 	}
 	return buf[:fill], nil

@@ -1,6 +1,10 @@
 package filelog
 
-import "github.com/cleatkv/cleat/internal/storage/index"
+import (
+	"fmt"
+
+	"github.com/cleatkv/cleat/internal/storage/index"
+)
 
 const (
 	compactMoveBytes = 128 << 10 // moved in one piece: readers and the owner see pieces come
@@ -126,16 +130,35 @@ func (e *Engine) compact(c *compaction) (done bool, err error) {
 		}
 		return len(buf) < compactMoveBytes && len(moves) < compactMovesMax && int64(at) < stop
 	})
-	if err != nil {
-		return false, err
-	}
 	if len(moves) > 0 {
 		if err := out.writeAt(buf, offset); err != nil {
 			return false, err
 		}
 		e.publishMoves(out, offset+int64(len(buf)), moves)
 	}
-	return c.at >= c.size, nil
+	if err != nil {
+		err = e.skipDead(c, err)
+	}
+	return c.at >= c.size, err
+}
+
+// skipDead goes on behind a record that can not be read, where the next live one is, if it is dead by the
+// index: nothing is lost with it. A live one stops compaction.
+func (e *Engine) skipDead(c *compaction, unreadable error) error {
+	next := c.size
+	e.View().Match(nil, 0, func(en *index.Entry) bool {
+		if at := int64(en.Loc.Offset); en.Loc.Block == c.b.number && at+int64(en.Loc.Len) > c.at {
+			next = min(next, at)
+		}
+		return next > c.at
+	})
+	if next <= c.at {
+		return unreadable
+	}
+	e.report(fmt.Sprintf("%s at offset %d: what can not be read there was removed before, so nothing is lost, and compaction goes on at offset %d: %v",
+		c.b.path(), c.at, next, unreadable))
+	c.at = next
+	return nil
 }
 
 // output returns the block that takes what is moved, and its size.

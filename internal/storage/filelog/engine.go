@@ -38,6 +38,7 @@ type Engine struct {
 	dir     *dir
 	opts    storage.Options
 	tuning  tuning
+	report  func(string)
 	onClose func()
 
 	durable atomic.Pointer[storage.Applied]
@@ -109,7 +110,7 @@ type changes struct {
 const removedMax = 4 << 20
 
 func newEngine(d *dir, opts storage.Options, t tuning) *Engine {
-	e := &Engine{dir: d, opts: opts, tuning: t, copies: make(map[uint64]place), onClose: func() {}}
+	e := &Engine{dir: d, opts: opts, tuning: t, copies: make(map[uint64]place), report: func(string) {}, onClose: func() {}}
 	if opts.Compress {
 		e.scratch = make([]byte, 1<<10)
 	}

@@ -16,6 +16,7 @@ type Store struct {
 	fs     vfs.FS
 	root   string
 	tuning tuning
+	report func(string)
 
 	mu struct {
 		sync.Mutex
@@ -45,10 +46,13 @@ func WithIndexDeltaBytes(n int64) Option {
 // WithCompactBytes sets how much one call of Compact looks at, about.
 func WithCompactBytes(n int64) Option { return func(s *Store) { s.tuning.compactBytes = n } }
 
+// WithReport sets what is told of damage that does no harm, for the operator. It must not block.
+func WithReport(fn func(string)) Option { return func(s *Store) { s.report = fn } }
+
 // OpenStore opens the store below root, which it makes if need be, and finishes drops that a crash
 // interrupted.
 func OpenStore(fs vfs.FS, root string, options ...Option) (*Store, error) {
-	s := &Store{fs: fs, root: root, tuning: defaultTuning}
+	s := &Store{fs: fs, root: root, tuning: defaultTuning, report: func(string) {}}
 	s.mu.open = make(map[string]bool)
 	if err := makeDir(fs, root); err != nil {
 		return nil, err
@@ -90,6 +94,7 @@ func (s *Store) Open(name string, opts storage.Options) (storage.Engine, error) 
 		return nil, err
 	}
 	e := newEngine(newDir(s.fs, s.root, name), opts, s.tuning)
+	e.report = s.report
 	e.onClose = func() { s.unclaim(name) }
 	if err := e.open(); err != nil {
 		s.unclaim(name)
