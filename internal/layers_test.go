@@ -30,6 +30,7 @@ const policy = `
 
 	# Sockets.
 	rawio < peer, server;
+	transfer < cluster;
 
 	# State and replication. replica declares what a machine is; stream and meta are machines.
 	wal < replica;

@@ -134,9 +134,9 @@ func New(o Options) *Cluster {
 		streams: make(map[meta.Key]*Stream), byGroup: make(map[wal.GroupID]*group), waiting: make(map[meta.Key][]*readyWait),
 		peers: newPeers(),
 	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.forward, c.founding, c.snapshots = newForwarder(c), newFounding(c), newSnapshots(c)
 	c.disk.init()
-	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
 
@@ -166,7 +166,7 @@ func (c *Cluster) start() (err error) {
 	if err = c.founding.load(); err != nil {
 		return err
 	}
-	if err = c.snapshots.prepare(); err != nil {
+	if err = c.snapshots.transfers.Prepare(); err != nil {
 		return err
 	}
 	if o.Route == nil {

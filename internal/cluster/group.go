@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,14 @@ func (g *group) server(member uint64) uint64 {
 		}
 	}
 	return 0
+}
+
+// name says which group this is, for people.
+func (g *group) name() string {
+	if g.stream == nil {
+		return "the meta group"
+	}
+	return fmt.Sprintf("stream %s > %s", g.stream.key.Account, g.stream.key.Name)
 }
 
 // members lists the replicas that may speak for the group now.

@@ -212,7 +212,7 @@ func (h peerHandler) Frame(from uint64, kind peer.Kind, payload []byte) error {
 	case kindJoin:
 		return c.founding.receiveJoin(from, payload)
 	case kindSnapshot:
-		return c.snapshots.receive(from, payload)
+		return c.snapshots.transfers.Receive(from, payload)
 	}
 	h.c.peers.mu.Lock()
 	f := h.c.peers.handlers[kind]
@@ -347,9 +347,14 @@ func (g *group) admits(from uint64, m *pb.Message) bool {
 	default:
 		return false
 	}
-	home := g.server(m.GetFrom())
+	return g.isHome(r, m.GetFrom(), from)
+}
+
+// isHome tells whether a member lives on a server, as far as is known here.
+func (g *group) isHome(r *replica.Replica, member, server uint64) bool {
+	home := g.server(member)
 	// A member that has just joined knows nobody yet.
-	return home == from || home == 0 && len(r.Status().Conf.GetVoters()) == 0
+	return home == server || home == 0 && len(r.Status().Conf.GetVoters()) == 0
 }
 
 // metaMembers lists the members of the meta group that this server knows.

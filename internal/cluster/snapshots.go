@@ -4,41 +4,32 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/peer"
 	"github.com/cleatkv/cleat/internal/replica"
+	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/transfer"
 	"github.com/cleatkv/cleat/internal/wal"
-	"github.com/cockroachdb/pebble/v2/vfs"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // snapshots carries the state of groups to members that are too far behind for their log. Raft's
-// message holds a token only; the state travels apart, in chunks, and is put into a file. The
-// message is handed to Raft when the state is whole.
-//
-//	begin:  | 1 | transfer 8 |
-//	chunk:  | 2 | transfer 8 | bytes |
-//	end:    | 3 | transfer 8 | group 8 | raft message |      with the position of the state sent
-//	abort:  | 4 | transfer 8 |
-//	result: | 5 | transfer 8 | ok 1 |                        from the receiver
+// message holds a token only; the state travels apart (package transfer), labelled with the group and
+// the member that it is for, and with the message behind it. The message is handed to Raft when the state
+// is whole and was found sound.
 type snapshots struct {
-	c *Cluster
+	c         *Cluster
+	transfers *transfer.Transfers
 
-	mu       sync.Mutex
-	next     uint64
-	outgoing map[uint64]chan bool // result by transfer
-	incoming map[transfer]*incoming
-	tokens   map[string]transfer // of whole states that wait for Raft to ask for them
-	busy     map[memberOf]bool   // members that are being sent a state
-}
-
-// transfer names one sending of a state.
-type transfer struct {
-	from uint64
-	id   uint64
+	mu     sync.Mutex
+	tokens map[string]*transfer.Arrival // whole states that wait for Raft to ask for them
+	busy   map[memberOf]bool            // members that are being sent a state
+	failed map[memberOf]failure         // members for whom that came to nothing
 }
 
 type memberOf struct {
@@ -46,259 +37,254 @@ type memberOf struct {
 	member uint64
 }
 
-type incoming struct {
-	path string
-	file vfs.File
-	err  error
+// failure makes the next try wait: to make a state costs much.
+type failure struct {
+	next time.Time
+	wait time.Duration
 }
 
 const (
-	snapBegin = iota + 1
-	snapChunk
-	snapEnd
-	snapAbort
-	snapResult
-)
+	snapSendersMax = 2 // states sent at a time
+	snapshotDir    = "incoming"
+	labelBytes     = 16
 
-const (
-	snapChunkBytes  = 256 << 10
-	snapSendersMax  = 2 // states sent at a time
-	snapResultAfter = 2 * time.Minute
-	snapshotDir     = "incoming"
+	// A state that Raft found it does not need is asked for by nobody.
+	tokenFor = 30 * time.Second
+
+	snapRetryMin = time.Second
+	snapRetryMax = 30 * time.Second
 )
 
 func newSnapshots(c *Cluster) *snapshots {
-	return &snapshots{
-		c: c, outgoing: make(map[uint64]chan bool), incoming: make(map[transfer]*incoming),
-		tokens: make(map[string]transfer), busy: make(map[memberOf]bool),
+	s := &snapshots{
+		c: c, tokens: make(map[string]*transfer.Arrival),
+		busy: make(map[memberOf]bool), failed: make(map[memberOf]failure),
 	}
+	s.transfers = transfer.New(transfer.Options{
+		FS: c.opts.FS, Dir: filepath.Join(c.opts.Dir, snapshotDir),
+		Post: s.post, Go: c.wg.Go, Ctx: c.ctx,
+		Admit: s.admit, Check: check, Take: s.take, Room: s.room,
+	})
+	return s
 }
 
-// prepare removes what transfers of an earlier life left behind.
-func (s *snapshots) prepare() error {
-	dir := filepath.Join(s.c.opts.Dir, snapshotDir)
-	if err := s.c.opts.FS.RemoveAll(dir); err != nil {
-		return err
+func (s *snapshots) post(server uint64, frame []byte) error {
+	err := s.c.send(server, peer.LaneBulk, kindSnapshot, func(b []byte) []byte { return append(b, frame...) })
+	if errors.Is(err, peer.ErrFull) {
+		return transfer.ErrFull
 	}
-	return s.c.opts.FS.MkdirAll(dir, 0o750)
+	return err
+}
+
+// room keeps what the log and the engines need to go on.
+func (s *snapshots) room() error {
+	if s.c.disk.room.Load() < 0 {
+		return fmt.Errorf("server %q has no room for it on its disk", s.c.opts.Name)
+	}
+	return nil
 }
 
 // send begins to send the group's state to a member, in the background. Both outcomes are reported
-// to Raft, always.
+// to Raft, always. It runs on the replica's owner.
 func (s *snapshots) send(g *group, r *replica.Replica, to uint64, m *pb.Message) {
 	key := memberOf{g.id, m.GetTo()}
 	report := func(ok bool) {
 		g.shard.Call(func() { r.ReportSnapshot(key.member, ok) })
 	}
 	s.mu.Lock()
-	if s.busy[key] || len(s.busy) >= snapSendersMax || to == 0 {
+	if s.busy[key] || len(s.busy) >= snapSendersMax || to == 0 || time.Now().Before(s.failed[key].next) {
 		s.mu.Unlock()
 		report(false)
 		return
 	}
 	s.busy[key] = true
-	s.next++
-	id := s.next
-	result := make(chan bool, 1)
-	s.outgoing[id] = result
 	s.mu.Unlock()
+	// From here on the member finds what follows the state in the log.
+	r.KeepLog(key.member)
 	s.c.wg.Go(func() {
-		err := s.transmit(r, to, id, m, result)
-		s.mu.Lock()
-		delete(s.busy, key)
-		delete(s.outgoing, id)
-		s.mu.Unlock()
-		if err != nil && s.c.ctx.Err() == nil {
-			s.c.opts.Logger.Warn(fmt.Sprintf("sending the state of group %d to server %q: %v", g.id, s.c.PeerName(to), err))
-		}
+		began := time.Now()
+		sent, err := s.transmit(g, r, to, m)
+		s.ended(key, err)
 		report(err == nil)
+		what := fmt.Sprintf("the state of %s to server %q", g.name(), s.c.PeerName(to))
+		switch {
+		case err == nil:
+			s.c.opts.Logger.Info(fmt.Sprintf("sent %s: %d bytes in %s, %d bytes of them again since the connection was lost %d times",
+				what, sent.Bytes, time.Since(began).Round(time.Millisecond), sent.Again, sent.Broken))
+		case s.c.ctx.Err() == nil:
+			s.c.opts.Logger.Warn(fmt.Sprintf("sending %s: %v", what, err))
+		}
 	})
+}
+
+// ended keeps the book of who is being sent what.
+func (s *snapshots) ended(key memberOf, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, key)
+	if err == nil {
+		delete(s.failed, key)
+		return
+	}
+	wait := min(max(2*s.failed[key].wait, snapRetryMin), snapRetryMax)
+	s.failed[key] = failure{time.Now().Add(wait), wait}
 }
 
 // transmit sends one state and waits for the receiver's word.
-func (s *snapshots) transmit(r *replica.Replica, to, id uint64, m *pb.Message, result chan bool) error {
-	if err := s.frame(to, snapBegin, id, nil); err != nil {
-		return err
-	}
-	w := &chunkWriter{s: s, to: to, id: id}
-	at, err := r.Machine().WriteSnapshot(w)
-	if err == nil {
-		err = w.flush()
-	}
-	if err != nil {
-		_ = s.frame(to, snapAbort, id, nil)
-		return err
-	}
-	conf, err := replica.DecodeConf(at.Conf)
-	if err != nil {
-		return err
-	}
-	// The state is newer than Raft's message says; the message must tell its true position.
-	m.Snapshot = &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: &at.Index, Term: &at.Term, ConfState: conf}}
-	if err := s.frame(to, snapEnd, id, peer.AppendMessage(nil, uint64(r.Group()), m)); err != nil {
-		return err
-	}
-	select {
-	case ok := <-result:
-		if !ok {
-			return errors.New("the receiver could not use it")
-		}
-		return nil
-	case <-time.After(snapResultAfter):
-		return errors.New("no answer from the receiver")
-	case <-s.c.ctx.Done():
-		return s.c.ctx.Err()
-	}
+func (s *snapshots) transmit(g *group, r *replica.Replica, to uint64, m *pb.Message) (transfer.Sent, error) {
+	return s.transfers.Send(transfer.State{
+		ID: rand.Uint64(), To: to, Label: label(g.id, m.GetTo()),
+		Wanted: func() error {
+			if st := r.Status(); st.Leader != r.ID() || st.Term != m.GetTerm() {
+				return errors.New("this server does not lead any more")
+			}
+			return nil
+		},
+		Write: func(w io.Writer) ([]byte, error) {
+			at, err := r.Machine().WriteSnapshot(roomy{s, w})
+			if err != nil {
+				return nil, err
+			}
+			conf, err := replica.DecodeConf(at.Conf)
+			if err != nil {
+				return nil, err
+			}
+			// The state is newer than Raft's message says; the message must tell its true position.
+			m.Snapshot = &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: &at.Index, Term: &at.Term, ConfState: conf}}
+			return peer.AppendMessage(nil, uint64(g.id), m), nil
+		},
+	})
 }
 
-func (s *snapshots) frame(to uint64, step byte, id uint64, body []byte) error {
+// roomy is a writer that stops when the disk is full.
+type roomy struct {
+	s *snapshots
+	w io.Writer
+}
+
+func (w roomy) Write(p []byte) (int, error) {
+	if err := w.s.room(); err != nil {
+		return 0, err
+	}
+	return w.w.Write(p)
+}
+
+func label(g wal.GroupID, member uint64) []byte {
+	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, uint64(g)), member)
+}
+
+// receiver finds the replica that a label speaks of.
+func (s *snapshots) receiver(label []byte) (*group, *replica.Replica, error) {
+	if len(label) != labelBytes {
+		return nil, nil, errors.New("malformed label")
+	}
+	id, member := binary.LittleEndian.Uint64(label), binary.LittleEndian.Uint64(label[8:])
+	if g := s.c.group(wal.GroupID(id)); g != nil {
+		if r := g.rep.Load(); r != nil && r.ID() == member && r.Status().Stopped == nil {
+			return g, r, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("there is no replica %d of group %d", member, id)
+}
+
+func (s *snapshots) admit(_ uint64, label []byte) error {
+	if _, _, err := s.receiver(label); err != nil {
+		return err
+	}
+	return s.room()
+}
+
+// check reads a whole state: it must be what the message behind it says.
+func check(label []byte, state io.Reader, trailer []byte) error {
+	_, m, rest, err := peer.DecodeMessage(trailer)
+	if err != nil {
+		return err
+	}
+	want := m.GetSnapshot().GetMetadata()
+	if m.GetType() != pb.MsgSnap || want == nil || len(rest) > 0 {
+		return errors.New("no snapshot message")
+	}
+	sr, err := storage.NewSnapshotReader(state)
+	if err != nil {
+		return err
+	}
+	at := sr.State().Applied
+	if at.Index != want.GetIndex() || at.Term != want.GetTerm() {
+		return fmt.Errorf("the state is at %d/%d, announced was %d/%d", at.Term, at.Index, want.GetTerm(), want.GetIndex())
+	}
+	if _, err := replica.DecodeConf(at.Conf); err != nil {
+		return err
+	}
 	for {
-		err := s.c.send(to, peer.LaneBulk, kindSnapshot, func(b []byte) []byte {
-			b = append(b, step)
-			b = binary.LittleEndian.AppendUint64(b, id)
-			return append(b, body...)
-		})
-		if !errors.Is(err, peer.ErrFull) {
+		if _, err := sr.Next(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		select { // The lane is as fast as the network: wait for room.
-		case <-s.c.ctx.Done():
-			return s.c.ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
 	}
 }
 
-// chunkWriter cuts what is written into frames.
-type chunkWriter struct {
-	s   *snapshots
-	to  uint64
-	id  uint64
-	buf []byte
-}
-
-func (w *chunkWriter) Write(p []byte) (int, error) {
-	w.buf = append(w.buf, p...)
-	if len(w.buf) < snapChunkBytes {
-		return len(p), nil
-	}
-	return len(p), w.flush()
-}
-
-func (w *chunkWriter) flush() error {
-	if len(w.buf) == 0 {
-		return nil
-	}
-	err := w.s.frame(w.to, snapChunk, w.id, w.buf)
-	w.buf = w.buf[:0]
-	return err
-}
-
-// receive handles one frame of a transfer.
-func (s *snapshots) receive(from uint64, payload []byte) error {
-	if len(payload) < 9 {
-		return errors.New("malformed snapshot frame")
-	}
-	id := binary.LittleEndian.Uint64(payload[1:])
-	t, body := transfer{from, id}, payload[9:]
-	switch payload[0] {
-	case snapBegin:
-		s.begin(t)
-	case snapChunk:
-		s.chunk(t, body)
-	case snapEnd:
-		s.end(t, body)
-	case snapAbort:
-		if in := s.forget(t); in != nil {
-			s.discard(in)
-		}
-	case snapResult:
-		s.mu.Lock()
-		result := s.outgoing[id]
-		s.mu.Unlock()
-		if result != nil && len(body) == 1 {
-			select {
-			case result <- body[0] == 1:
-			default:
-			}
-		}
-	}
-	return nil
-}
-
-func (s *snapshots) begin(t transfer) {
-	in := &incoming{path: filepath.Join(s.c.opts.Dir, snapshotDir, fmt.Sprintf("%016x-%d", t.from, t.id))}
-	in.file, in.err = s.c.opts.FS.Create(in.path, vfs.WriteCategoryUnspecified)
-	s.mu.Lock()
-	old := s.incoming[t]
-	s.incoming[t] = in
-	s.mu.Unlock()
-	if old != nil {
-		s.discard(old)
-	}
-}
-
-func (s *snapshots) chunk(t transfer, body []byte) {
-	s.mu.Lock()
-	in := s.incoming[t]
-	s.mu.Unlock()
-	if in == nil || in.err != nil {
+// take has the whole state: the message goes to Raft, with a token by which Install finds the file.
+func (s *snapshots) take(a *transfer.Arrival) {
+	g, r, err := s.receiver(a.Label)
+	if err != nil {
+		a.Done(err)
 		return
 	}
-	_, in.err = in.file.Write(body)
-}
-
-// end has the whole state: the message goes to Raft, with a token by which Install finds the file.
-func (s *snapshots) end(t transfer, body []byte) {
-	s.mu.Lock()
-	in := s.incoming[t]
-	s.mu.Unlock()
-	id, m, _, err := peer.DecodeMessage(body)
-	g := s.c.group(wal.GroupID(id))
-	var r *replica.Replica
-	if g != nil {
-		r = g.rep.Load()
-	}
-	if err != nil || in == nil || in.err != nil || r == nil || m.GetTo() != r.ID() || m.GetType() != pb.MsgSnap || m.GetSnapshot() == nil {
-		s.finish(t, false)
+	_, m, _, err := peer.DecodeMessage(a.Trailer)
+	if err != nil || m.GetTo() != r.ID() || !g.isHome(r, m.GetFrom(), a.From) {
+		a.Done(errors.New("its message is for another replica, or of another one"))
 		return
 	}
-	token := in.path
 	s.mu.Lock()
-	s.tokens[token] = t
+	s.tokens[a.Path] = a
 	s.mu.Unlock()
-	m.Snapshot.Data = []byte(token)
+	m.Snapshot.Data = []byte(a.Path)
 	g.shard.Receive(r, m)
-	// Raft may find that it does not need the state. Then nobody asks for the token.
-	s.c.wg.Go(func() {
+	s.c.wg.Go(func() { s.await(g, r, a) })
+}
+
+// await lets go of a state that Raft did not ask for. While another one is being installed it may yet.
+func (s *snapshots) await(g *group, r *replica.Replica, a *transfer.Arrival) {
+	for waits := true; waits; {
 		select {
 		case <-s.c.ctx.Done():
-		case <-time.After(snapResultAfter / 4):
+			return
+		case <-time.After(tokenFor):
 		}
-		s.mu.Lock()
-		_, unused := s.tokens[token]
-		delete(s.tokens, token)
-		s.mu.Unlock()
-		if unused {
-			s.finish(t, true)
+		seen := make(chan bool, 1)
+		// Behind the message, where the replica's owner is: it has seen the message then.
+		g.shard.Call(func() { seen <- r.Installing() })
+		select {
+		case <-s.c.ctx.Done():
+			return
+		case waits = <-seen:
 		}
-	})
+	}
+	if s.redeem(a.Path) != nil {
+		a.Done(nil)
+	}
+}
+
+func (s *snapshots) redeem(token string) *transfer.Arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.tokens[token]
+	delete(s.tokens, token)
+	return a
 }
 
 // Install puts a received state into the replica's machine, in the background.
 func (e env) Install(r *replica.Replica, token []byte, done func(error)) {
 	s := e.c.snapshots
-	s.mu.Lock()
-	t, ok := s.tokens[string(token)]
-	delete(s.tokens, string(token))
-	s.mu.Unlock()
-	if !ok {
+	a := s.redeem(string(token))
+	if a == nil {
 		done(errors.New("the received state is not here any more"))
 		return
 	}
 	e.c.wg.Go(func() {
-		err := s.installFile(r, string(token))
-		s.finish(t, err == nil)
+		err := s.installFile(r, a.Path)
+		a.Done(err)
 		done(err)
 	})
 }
@@ -314,31 +300,4 @@ func (s *snapshots) installFile(r *replica.Replica, path string) error {
 		defer st.stream.maint.Unlock()
 	}
 	return r.Machine().InstallSnapshot(f)
-}
-
-// finish ends a transfer and tells the sender.
-func (s *snapshots) finish(t transfer, ok bool) {
-	if in := s.forget(t); in != nil {
-		s.discard(in)
-	}
-	var b byte
-	if ok {
-		b = 1
-	}
-	_ = s.frame(t.from, snapResult, t.id, []byte{b})
-}
-
-func (s *snapshots) forget(t transfer) *incoming {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	in := s.incoming[t]
-	delete(s.incoming, t)
-	return in
-}
-
-func (s *snapshots) discard(in *incoming) {
-	if in.file != nil {
-		in.file.Close()
-		_ = s.c.opts.FS.Remove(in.path) // Left-overs are removed at the next start.
-	}
 }

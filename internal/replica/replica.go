@@ -114,15 +114,16 @@ type Replica struct {
 	appends     int  // WAL writes submitted and not finished
 	held        bool // packs wait in intake for room
 	reads       readQueue
-	applies     []*pb.Message // MsgStorageApply of this turn
-	installing  bool          // a snapshot is on its way into the machine
-	behind      []*pb.Message // MsgStorageAppend that wait for it
-	commands    [][]byte      // scratch
-	membersDue  bool          // the list of members in status is a tick old
-	paces       []pace        // of the other members
-	isLate      bool          // some of them wait for news
-	heardLead   uint64        // tick at which the leader was last heard of, or began to lead
-	rushAt      uint64        // campaign at this tick, without waiting for a timeout; 0: do not
+	applies     []*pb.Message     // MsgStorageApply of this turn
+	installing  bool              // a snapshot is on its way into the machine
+	behind      []*pb.Message     // MsgStorageAppend that wait for it
+	kept        map[uint64]uint64 // by member that is being sent a snapshot: the log is needed from behind this index on
+	commands    [][]byte          // scratch
+	membersDue  bool              // the list of members in status is a tick old
+	paces       []pace            // of the other members
+	isLate      bool              // some of them wait for news
+	heardLead   uint64            // tick at which the leader was last heard of, or began to lead
+	rushAt      uint64            // campaign at this tick, without waiting for a timeout; 0: do not
 }
 
 // Open starts a member on what the log and the machine hold. A group's first members are opened

@@ -44,6 +44,18 @@ func (r *Replica) installed(m *pb.Message, err error, out *turnOutput) {
 	out.applied = append(out.applied, r)
 }
 
+// KeepLog has the log entries from now on kept for a member that is about to be sent the state, until
+// ReportSnapshot: without them it would need another state as soon as it has this one. Owner only.
+func (r *Replica) KeepLog(member uint64) {
+	if r.kept == nil {
+		r.kept = make(map[uint64]uint64)
+	}
+	r.kept[member] = r.applied
+}
+
+// Installing tells whether a snapshot is on its way into the machine. Owner only.
+func (r *Replica) Installing() bool { return r.installing }
+
 // ReportSnapshot tells Raft how the sending of a snapshot to a member ended. It must be called once
 // for each MsgSnap that was handed to Env.Send, or the member is never sent anything again. Owner
 // only.
@@ -51,6 +63,7 @@ func (r *Replica) ReportSnapshot(member uint64, ok bool) {
 	if r.failed != nil {
 		return
 	}
+	delete(r.kept, member)
 	status := raft.SnapshotFailure
 	if ok {
 		status = raft.SnapshotFinish
