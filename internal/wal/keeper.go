@@ -175,6 +175,9 @@ func (l *Log) seal(s *segment, at uint32, footer []byte) {
 		if err := s.f.SyncData(); err != nil {
 			return fmt.Errorf("seal %s: %w", segmentName(s.number), err)
 		}
+		l.files.Lock()
+		s.sealed = true
+		l.files.Unlock()
 		// The index is a second chance for the day when the segment is gone; a full disk is
 		// no reason to stop for it.
 		if err := l.writeIndex(s.number, footer); err != nil && !vfs.IsNoSpaceError(err) {

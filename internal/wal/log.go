@@ -73,6 +73,7 @@ type Log struct {
 
 	findings []Finding
 	doubt    *DamageError // of groups that are not known
+	scrubs   scrubbing    // whoever calls Scrub owns it
 
 	// See reclaim.go. pins counts the groups that need segment pinned, the oldest one; look is set
 	// when none does any more.

@@ -1,6 +1,9 @@
 package wal
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // open reads the directory, judges it, and makes the writer ready.
 func (l *Log) open() error {
@@ -49,6 +52,10 @@ func (l *Log) resume(j *judge, numbers []uint64) error {
 		return err
 	}
 	w.durable = place{w.active.number, w.next}
+	l.noteSynced()
+	for _, s := range l.files.open { // order: each for itself
+		s.sealed = s.number < w.active.number && !slices.ContainsFunc(j.unsealed, func(u unsealed) bool { return u.segment == s.number })
+	}
 	for _, s := range j.unsealed {
 		if f := l.files.open[s.segment]; f != nil && s.segment < w.active.number {
 			l.seal(f, s.at.sector, s.footer)

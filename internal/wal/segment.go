@@ -101,9 +101,10 @@ type segment struct {
 	stamp  stamper
 
 	// segmentFiles guards these: who reads the file right now, and whether the last one shall close
-	// it.
+	// it; whether the footer is on disk.
 	readers  int
 	released bool
+	sealed   bool
 }
 
 // end is the sector behind the last one that batches may use.
@@ -112,7 +113,8 @@ func (s *segment) end() uint32 { return uint32(s.size/sectorSize) - 1 }
 // segmentFiles is the directory: which segments are there and which one comes next.
 type segmentFiles struct {
 	sync.Mutex
-	open map[uint64]*segment
+	open   map[uint64]*segment
+	synced place // the end of what is on disk
 
 	spare  *segment // zeroed and durable, ready to be written
 	making bool     // the keeper is at it

@@ -153,9 +153,17 @@ func (w *writer) write() error {
 	w.next += uint32(sectors)
 	w.durable = place{at.segment, w.next}
 	w.settle(at)
+	w.l.noteSynced()
 	w.rows, w.newRows = w.newRows, w.rows
 	w.afterBatch()
 	return nil
+}
+
+// noteSynced tells others how far the log is on disk.
+func (l *Log) noteSynced() {
+	l.files.Lock()
+	defer l.files.Unlock()
+	l.files.synced = l.w.durable
 }
 
 // afterBatch gives the keeper what can be done now that the batch is on disk.

@@ -41,7 +41,7 @@ func (e *Engine) checkpoint() error {
 		e.change.Unlock()
 		return err
 	}
-	e.manifest = c.m
+	e.manifest, e.renew = c.m, false
 	e.saved = c.v.version
 	applied := c.m.applied
 	e.durable.Store(&applied)
@@ -62,7 +62,7 @@ func (e *Engine) take() *checkpoint {
 	e.change.Lock()
 	defer e.change.Unlock()
 	v := e.View()
-	if v.version == e.saved && len(e.since.erase) == 0 && !slices.ContainsFunc(v.blocks, e.empty) {
+	if v.version == e.saved && !e.renew && len(e.since.erase) == 0 && !slices.ContainsFunc(v.blocks, e.empty) {
 		return nil
 	}
 	c := &checkpoint{e: e, v: v, took: e.since, dirty: e.dirty.Load()}
@@ -161,7 +161,7 @@ func (c *checkpoint) abandon(x *indexFile) {
 // The new one is due when the changes have come to a third of the size of what they change.
 func (c *checkpoint) saveIndex() (x *indexFile, err error) {
 	x = c.e.index
-	if x == nil || c.took.all || x.size-x.base > max(c.e.tuning.baseBytesMin, x.base/3) {
+	if x == nil || c.took.all || c.e.renew || x.size-x.base > max(c.e.tuning.baseBytesMin, x.base/3) {
 		return c.saveBase()
 	}
 	x.end = x.size // Overwrites what an earlier checkpoint did not finish.

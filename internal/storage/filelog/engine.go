@@ -53,7 +53,8 @@ type Engine struct {
 	saved    uint64    // version of the view it saved
 	index    *indexFile
 	victim   *compaction // under way, or nil
-	scrubbed uint64      // where Scrub goes on
+	renew    bool        // the index file is damaged; the next checkpoint writes another
+	scrubbed scrubbing   // where Scrub goes on
 	moving   *block      // takes what compaction moves; set under change too
 
 	// change is held from Begin to Commit or Discard. It guards what follows.

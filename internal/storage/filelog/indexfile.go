@@ -110,17 +110,11 @@ func (x *indexFile) sync() error {
 
 // readIndexFile reads the first size bytes of an index file. Without a loader it only checks them.
 func readIndexFile(d *dir, number uint32, size int64, l *index.Loader) error {
-	path := d.path(indexName(number))
-	f, err := d.fs.Open(path)
-	if isNotExist(err) {
-		return &storage.CorruptError{Path: path, Detail: "the file is missing"}
-	}
+	r, err := openIndexFile(d, number, 0, size)
 	if err != nil {
-		return fmt.Errorf("storage: open %s: %w", path, err)
+		return err
 	}
-	defer f.Close()
-	r := indexReader{path: path, number: number, engine: d.id}
-	r.r = bufio.NewReaderSize(io.NewSectionReader(f, 0, size), 1<<20)
+	defer r.close()
 	if err := r.header(); err != nil {
 		return err
 	}
@@ -133,13 +127,29 @@ func readIndexFile(d *dir, number uint32, size int64, l *index.Loader) error {
 			continue
 		}
 		if err := l.Frame(kind, payload); err != nil {
-			return &storage.CorruptError{Path: path, Offset: r.start, Detail: err.Error()}
+			return &storage.CorruptError{Path: r.path, Offset: r.start, Detail: err.Error()}
 		}
 	}
 	return nil
 }
 
+// openIndexFile opens the first size bytes of an index file for reading from a place on.
+func openIndexFile(d *dir, number uint32, at, size int64) (*indexReader, error) {
+	path := d.path(indexName(number))
+	f, err := d.fs.Open(path)
+	if isNotExist(err) {
+		return nil, &storage.CorruptError{Path: path, Detail: "the file is missing"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage: open %s: %w", path, err)
+	}
+	r := &indexReader{file: f, path: path, number: number, engine: d.id, at: at}
+	r.r = bufio.NewReaderSize(io.NewSectionReader(f, at, size-at), 1<<20)
+	return r, nil
+}
+
 type indexReader struct {
+	file   vfs.File
 	r      *bufio.Reader
 	path   string
 	number uint32
@@ -148,6 +158,8 @@ type indexReader struct {
 	at     int64
 	buf    []byte
 }
+
+func (r *indexReader) close() { _ = r.file.Close() }
 
 func (r *indexReader) header() error {
 	b := make([]byte, indexHeaderBytes)
