@@ -21,7 +21,7 @@ import (
 // fallBehind stops server i and has the others go on until what it lacks is not in their logs any more.
 func (c *trio) fallBehind(i int, name, subject string) {
 	c.t.Helper()
-	had := c.servers[i].Stream("$G", name).rep.Load().Status().Applied
+	had := c.servers[i].Stream("$G", name).Machine().Applied().Index
 	c.servers[i].Close()
 	other := (i + 1) % 3
 	for n := range keepEntriesOfReplica + 200 {
@@ -59,7 +59,7 @@ func TestSnapshotCrashEveryStep(t *testing.T) {
 	}
 	c.settled("KV_b", 3)
 	was, _ := c.servers[2].Stream("$G", "KV_b").Assignment().On(c.servers[2].id.server)
-	old := c.servers[2].Stream("$G", "KV_b").rep.Load().Status().Applied
+	old := c.servers[2].Stream("$G", "KV_b").Machine().Applied().Index
 	c.fallBehind(2, "KV_b", "$KV.b.k")
 
 	// A cut behind each write to what comes in, and to what is made of it.
@@ -85,7 +85,7 @@ func TestSnapshotCrashEveryStep(t *testing.T) {
 	c.formed(2)
 	c.settled("KV_b", 3)
 	disk.SetHook(nil)
-	now := c.servers[2].Stream("$G", "KV_b").rep.Load().Status().Applied
+	now := c.servers[2].Stream("$G", "KV_b").Machine().Applied().Index
 	if incoming == 0 || len(cuts) < 10 {
 		t.Fatalf("%d operations on what came in, %d cuts: no state was sent", incoming, len(cuts))
 	}
