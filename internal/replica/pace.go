@@ -27,6 +27,9 @@ type pace struct {
 	beats    int    // heartbeats since then
 	beatTick uint64 // of the last heartbeat
 
+	agreed bool   // to the last offer to rest
+	rested uint64 // tick of the shard at which it last did
+
 	probe     uint64 // index before the entries that were sent last
 	probeTerm uint64 // the term in which they were sent
 	probeTick uint64
@@ -50,6 +53,9 @@ func (r *Replica) holdBack(m *pb.Message) bool {
 			return true
 		}
 		p.beatTick = r.ticks
+		if r.rest.offering && len(m.GetContext()) == 0 {
+			m.Context = restContext(restOffer, r.rest.round)
+		}
 	case pb.MsgApp:
 		p := r.paceOf(m.GetTo())
 		if len(m.GetEntries()) == 0 {

@@ -208,9 +208,9 @@ func (r *Replica) publish() (leaderChanged bool) {
 	leading := b.RaftState == raft.StateLeader && r.appliedTerm == b.GetTerm()
 	r.term, r.lead = b.GetTerm(), b.Lead
 	r.localReads.Store(leading && soleVoter(r.conf, r.cfg.ID))
-	if old.Leader == b.Lead && old.Term == b.GetTerm() && old.Committed == b.GetCommit() && old.Applied == r.applied && old.Leading == leading && old.Conf == r.conf && old.CutOff == cutOff && len(members) == 0 && len(old.Members) == 0 {
+	if old.Leader == b.Lead && old.Term == b.GetTerm() && old.Committed == b.GetCommit() && old.Applied == r.applied && old.Leading == leading && old.Conf == r.conf && old.CutOff == cutOff && old.Resting == r.rest.asleep && len(members) == 0 && len(old.Members) == 0 {
 		return false
 	}
-	r.status.Store(&Status{Leader: b.Lead, Term: b.GetTerm(), Committed: b.GetCommit(), Applied: r.applied, Leading: leading, Conf: r.conf, Members: members, CutOff: cutOff})
+	r.status.Store(&Status{Leader: b.Lead, Term: b.GetTerm(), Committed: b.GetCommit(), Applied: r.applied, Leading: leading, Conf: r.conf, Members: members, CutOff: cutOff, Resting: r.rest.asleep})
 	return old.Leading != leading || old.Leader != b.Lead
 }

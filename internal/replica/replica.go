@@ -58,6 +58,10 @@ type Config struct {
 	// such commands as unavailable.
 	Again func(command []byte, w Waiter)
 
+	// Home tells on which server a member lives, 0 if that is not known. With it the group rests when nobody
+	// uses it, and relies on Shard.Beat; without it never. It is called on the owner's goroutine.
+	Home func(member uint64) uint64
+
 	// Owner is whatever the opener wants to find again through Replica.Owner.
 	Owner any
 }
@@ -72,6 +76,7 @@ type Status struct {
 	Conf      *pb.ConfState
 	Members   []Member // what a leader knows of the members, itself included
 	CutOff    bool     // nothing was heard for a while of a majority, if it leads, or of the leader
+	Resting   bool     // nobody uses the group, and this member waits for somebody to
 	Stopped   error    // why the replica stopped, or nil
 }
 
@@ -123,7 +128,8 @@ type Replica struct {
 	paces       []pace            // of the other members
 	isLate      bool              // some of them wait for news
 	heardLead   uint64            // tick at which the leader was last heard of, or began to lead
-	rushAt      uint64            // campaign at this tick, without waiting for a timeout; 0: do not
+	rest        rest
+	rushAt      uint64 // campaign at this tick, without waiting for a timeout; 0: do not
 }
 
 // Open starts a member on what the log and the machine hold. A group's first members are opened
@@ -219,6 +225,7 @@ func (r *Replica) Machine() Machine { return r.cfg.Machine }
 func (r *Replica) tick() {
 	defer r.rescue()
 	r.ticks++
+	r.considerRest()
 	r.raft.Tick()
 	r.campaignFirst()
 	r.stepAside()
@@ -261,6 +268,7 @@ func (r *Replica) fail(err error) {
 // close answers everybody who waits. Proposed packs may still be executed elsewhere, or after a
 // restart.
 func (r *Replica) close(cause error) {
+	r.nudgeAll()
 	r.localReads.Store(false)
 	r.intake.Lock()
 	if r.intake.closed == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cleatkv/cleat/internal/wal"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -52,7 +53,10 @@ type Shard struct {
 
 	// The rest belongs to the owner.
 	replicas   map[wal.GroupID]*Replica
-	order      []*Replica // of replicas, by opening
+	order      []*Replica    // of replicas, by opening
+	ticks      atomic.Uint64 // written by the owner alone
+	ticking    []*Replica    // those that do not rest, and some that just began to
+	homes      []home        // servers that were heard of
 	dirty      []*Replica
 	lates      []*Replica // whose members wait for news
 	spare      []event
@@ -71,6 +75,8 @@ const (
 	evMessage
 	evWritten
 	evInstalled
+	evBeat
+	evLost
 	evCall
 )
 
@@ -82,6 +88,7 @@ type event struct {
 	writers []writer
 	err     error
 	call    func()
+	server  uint64
 }
 
 // writer is a replica that waits for a WAL write, with what Raft wants delivered afterwards.
@@ -159,6 +166,7 @@ func (s *Shard) Open(cfg Config) (*Replica, error) {
 	}
 	s.replicas[cfg.Group] = r
 	s.order = append(s.order, r)
+	s.tickFromNowOn(r)
 	s.mark(r)
 	return r, nil
 }
@@ -182,7 +190,8 @@ func (s *Shard) Close(r *Replica) {
 	}
 }
 
-func (s *Shard) mark(r *Replica) {
+// touch makes the turn look at the replica.
+func (s *Shard) touch(r *Replica) {
 	if !r.dirty && r.failed == nil {
 		r.dirty = true
 		s.dirty = append(s.dirty, r)
@@ -203,15 +212,10 @@ func (s *Shard) Turn(tick bool) {
 	clear(events)
 	s.spare = events[:0]
 	if tick {
-		s.SendLate()
-		for _, r := range s.order {
-			if r.failed == nil {
-				r.tick()
-				s.mark(r)
-			}
-		}
+		s.tick()
 	}
 	if len(s.dirty) == 0 {
+		s.flush()
 		return
 	}
 	now := s.env.Now()
@@ -224,6 +228,26 @@ func (s *Shard) Turn(tick bool) {
 	s.flush()
 	s.settle()
 	s.env.TurnEnd()
+}
+
+// tick advances the clocks of all that do not rest.
+func (s *Shard) tick() {
+	s.ticks.Add(1)
+	s.SendLate()
+	s.listen()
+	awake := s.ticking[:0]
+	for _, r := range s.ticking {
+		if r.rest.asleep || r.failed != nil {
+			r.rest.ticking = false
+			continue
+		}
+		awake = append(awake, r)
+		r.tick()
+		s.touch(r)
+	}
+	clear(s.ticking[len(awake):])
+	s.ticking = awake
+	s.lookAfterResting()
 }
 
 // late notes that members of the replica wait for news.
@@ -266,7 +290,7 @@ func (s *Shard) settle() {
 				s.env.LeaderChanged(r)
 			}
 			if r.failed == nil && (len(r.applies) > 0 || r.raft.HasReady()) {
-				s.mark(r)
+				s.touch(r)
 			}
 			if r.held && !r.full() {
 				r.held = false
@@ -308,9 +332,7 @@ func (s *Shard) handle(ev *event) {
 		ev.r.addRead(ev.read)
 		s.mark(ev.r)
 	case evMessage:
-		ev.r.heard(ev.message.GetFrom())
-		ev.r.step(ev.message)
-		s.mark(ev.r)
+		s.receive(ev.r, ev.message)
 	case evWritten:
 		if ev.err != nil {
 			s.stop(ev.err)
@@ -327,6 +349,10 @@ func (s *Shard) handle(ev *event) {
 			ev.r.installed(ev.message, ev.err, &s.out)
 			s.mark(ev.r)
 		}
+	case evBeat:
+		s.beat(ev.server)
+	case evLost:
+		s.lost(ev.server)
 	case evCall:
 		ev.call()
 	}
