@@ -29,18 +29,24 @@ func TestSimSeeds(t *testing.T) {
 		t.Log(w)
 		return
 	}
-	var acked, reads, snaps int
+	var acked, reads, snaps, rests, elections, ticks int
 	all := knownSeeds(t)
 	for s := range *seeds {
 		all = append(all, *first+s)
 	}
 	for _, seed := range all {
 		w := simulate(t, seed, "")
-		acked, reads, snaps = acked+len(w.acked), reads+w.reads, snaps+w.snaps
+		acked, reads, snaps, rests = acked+len(w.acked), reads+w.reads, snaps+w.snaps, rests+w.rests
+		for _, n := range w.elections {
+			elections, ticks = elections+1, ticks+n
+		}
 	}
-	t.Logf("%d runs: %d writes acknowledged, %d reads, %d snapshots installed", len(all), acked, reads, snaps)
-	if acked == 0 || reads == 0 || snaps == 0 {
-		t.Error("a part of it never happened: the simulation shows nothing of that")
+	t.Logf("%d runs: %d writes acknowledged, %d reads, %d snapshots installed, %d replicas at rest in the midst of it", len(all), acked, reads, snaps, rests)
+	if acked == 0 || reads == 0 || snaps == 0 || rests == 0 || elections == 0 {
+		t.Fatal("a part of it never happened: the simulation shows nothing of that")
+	}
+	if mean := ticks / elections; mean > electionMean {
+		t.Errorf("resting groups took %d ticks to elect, in the mean of %d elections: more than %d", mean, elections, electionMean)
 	}
 }
 
@@ -91,6 +97,7 @@ func TestSimFindsPlanted(t *testing.T) {
 		"acknowledged when proposed": "was acknowledged",
 		"unknown called refused":     "was definitely refused and is there",
 		"the disk forgets":           "node",
+		"the dead go on to beat":     "nobody leads",
 	} {
 		got := ""
 		for seed := uint64(1); seed <= 400 && got == ""; seed++ {
@@ -131,6 +138,9 @@ func simulate(t reporter, seed uint64, plant string) *world {
 		w.turn()
 	}
 	w.heal()
+	if w.mayRest() {
+		w.wakeFromRest()
+	}
 	w.judge()
 	return w
 }
@@ -148,8 +158,10 @@ func (w *world) event() {
 		}
 	case p < 560:
 		if n.up {
-			n.shard.Turn(true)
+			n.tick()
 		}
+	case p < 562 && w.mayRest():
+		w.lull()
 	case p < 800:
 		if n.up {
 			n.sync()
@@ -166,6 +178,7 @@ func (w *world) event() {
 		clear(w.cut)
 	case n.up:
 		n.crash(simfs.Outcome(w.rng.IntN(4)))
+		w.miss(n)
 	default:
 		n.restart()
 	}
@@ -268,7 +281,7 @@ func (w *world) heal() {
 			w.deliver(0, false)
 		}
 		for _, n := range w.nodes {
-			n.shard.Turn(true)
+			n.tick()
 			n.sync()
 		}
 		w.turn()

@@ -76,11 +76,11 @@ type node struct {
 	installs map[string]*ledger // states that came with snapshots, by token
 }
 
-// packet is a message on its way.
+// packet is a message on its way, or a server's beat.
 type packet struct {
 	to    uint64
-	m     *pb.Message
-	state *ledger // with a snapshot
+	m     *pb.Message // nil: a beat
+	state *ledger     // with a snapshot
 	from  *node
 }
 
@@ -102,7 +102,14 @@ type world struct {
 	refused map[string]bool // definite: never to be seen
 	reads   int
 	snaps   int
+	rests   int // replicas that were seen at rest
+
+	elections []int // how many ticks they took that resting groups had to wake for
 }
+
+// mayRest tells whether the servers of this world beat, so that its group rests when nobody uses it. Worlds of
+// odd seeds are as they were before there was rest: they keep what their seeds once found.
+func (w *world) mayRest() bool { return w.seed%2 == 0 }
 
 // reporter is told of a failure and does not return.
 type reporter interface {
@@ -171,15 +178,35 @@ func (n *node) openLog() {
 
 func (n *node) open() {
 	n.lives++
-	var err error
-	n.rep, err = n.shard.Open(replica.Config{
+	cfg := replica.Config{
 		Group: group, ID: n.id, Name: fmt.Sprint("n", n.id), Log: n.log, Machine: n.m, Incarnation: n.id<<32 | n.lives,
 		Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	if n.w.mayRest() {
+		cfg.Home = func(member uint64) uint64 { return member }
+	}
+	var err error
+	n.rep, err = n.shard.Open(cfg)
 	if err != nil {
 		n.w.failf("node %d: %v", n.id, err)
 	}
 	n.up = true
+}
+
+// tick advances the node's clock, and tells the others that it lives.
+func (n *node) tick() {
+	n.shard.Turn(true)
+	if n.w.mayRest() && n.shard.Ticks()%replica.BeatTicks == 0 {
+		n.beat()
+	}
+}
+
+func (n *node) beat() {
+	for _, other := range n.w.nodes {
+		if other != n {
+			n.w.net = append(n.w.net, packet{to: other.id, from: n})
+		}
+	}
 }
 
 // sync writes all that is submitted.
@@ -269,7 +296,11 @@ func (w *world) deliver(i int, repeat bool) {
 		n.installs[token] = p.state
 		p.m.Snapshot.Data = bytes.Clone([]byte(token))
 	}
-	if !lost {
+	switch {
+	case lost:
+	case p.m == nil:
+		n.shard.Beat(p.from.id)
+	default:
 		n.shard.Receive(n.rep, p.m)
 	}
 }
