@@ -283,6 +283,7 @@ func (c *Cluster) run() {
 	c.wg.Go(c.learnIssued)
 	if c.Clustered() {
 		c.wg.Go(c.planLoop)
+		c.wg.Go(c.beatLoop)
 	}
 	c.wakeReconciler()
 	close(c.formed)

@@ -25,6 +25,7 @@ const (
 	kindGenesis                          // see founding
 	kindJoin                             // see founding
 	kindSnapshot                         // see snapshots.go
+	kindBeat                             // see beats.go
 
 	KindOthers = peer.KindFirst + 32
 )
@@ -48,6 +49,8 @@ type greeting struct {
 	Tags    []string `json:"tags,omitempty"`
 	// MessagesOnly is set by servers without streams.
 	MessagesOnly bool `json:"messages_only,omitempty"`
+	// Beats is set by servers that want to be told that others live.
+	Beats bool `json:"beats,omitempty"`
 	// Others is what packages above want all servers to know.
 	Others map[string]json.RawMessage `json:"others,omitempty"`
 }
@@ -165,7 +168,7 @@ func (h peerHandler) Hello() json.RawMessage {
 	id := h.c.identity()
 	h.c.peers.mu.Lock()
 	defer h.c.peers.mu.Unlock()
-	b, err := json.Marshal(greeting{Cluster: id.cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Others: h.c.peers.others})
+	b, err := json.Marshal(greeting{Cluster: id.cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly, Others: h.c.peers.others})
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode greeting: %v", err)) // Our own type, always encodable.
 	}
@@ -213,6 +216,9 @@ func (h peerHandler) Frame(from uint64, kind peer.Kind, payload []byte) error {
 		return c.founding.receiveJoin(from, payload)
 	case kindSnapshot:
 		return c.snapshots.transfers.Receive(from, payload)
+	case kindBeat:
+		c.beaten(from)
+		return nil
 	}
 	h.c.peers.mu.Lock()
 	f := h.c.peers.handlers[kind]
@@ -235,6 +241,7 @@ func (h peerHandler) Down(server uint64, refused bool) {
 		h.c.opts.Logger.Warn(fmt.Sprintf("lost the connection to server %q", h.c.PeerName(server)))
 	}
 	h.c.forward.lost(server)
+	h.c.lostBeat(server)
 	if refused {
 		h.c.peerGone(server)
 	}

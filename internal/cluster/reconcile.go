@@ -168,6 +168,7 @@ func (c *Cluster) openReplica(s *Stream) error {
 			Group: s.id, ID: l.id, Name: s.key.Account + "/" + s.key.Name,
 			Log: c.log, Machine: l.machine, Incarnation: rand.Uint64(), Logger: c.opts.Logger, Owner: s.group,
 			First: len(a.Genesis) > 0 && a.Genesis[0] == l.id, Again: s.group.again,
+			Home: s.group.server,
 		})
 		if err == nil {
 			s.rep.Store(r)
