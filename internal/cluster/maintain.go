@@ -24,7 +24,7 @@ func (c *Cluster) maintainLoop() {
 	ticker := time.NewTicker(maintainEvery)
 	defer ticker.Stop()
 	dirtySince := make(map[storage.Engine]time.Time)
-	var scrubs scrubber
+	var scrubbing scrubber
 	c.lookAtDisk()
 	for {
 		select {
@@ -48,7 +48,7 @@ func (c *Cluster) maintainLoop() {
 			s.configure()
 			c.maintain(s, dirtySince, now)
 		}
-		scrubs.step(now, c.local, c.scrub)
+		scrubbing.step(now, c.scrubs)
 	}
 }
 

@@ -1,6 +1,11 @@
 package replica
 
-import "github.com/cleatkv/cleat/internal/wal"
+import (
+	"fmt"
+	"math"
+
+	"github.com/cleatkv/cleat/internal/wal"
+)
 
 const (
 	// keepEntries is how many log entries stay behind the machine's durable position for members that
@@ -21,6 +26,32 @@ func (r *Replica) Compact() {
 	if !soleVoter(r.conf, r.cfg.ID) || len(r.conf.GetLearners()) > 0 {
 		upTo = r.unneeded(upTo - min(upTo, keepEntries))
 	}
+	r.compactTo(upTo)
+}
+
+// Outlive is told that log entries can not be read any more. If the machine holds them durably the log goes on
+// behind them, and whoever is later than that gets a snapshot; otherwise the replica stops, and Outlive
+// returns false. Owner only (use Shard.Call).
+func (r *Replica) Outlive(d *wal.DamageError) bool {
+	if r.failed != nil {
+		return false
+	}
+	last := uint64(math.MaxUint64)
+	if n := len(d.Lost); n > 0 && !d.Unknown {
+		last = d.Lost[n-1].Last
+	}
+	if r.installing || last > r.cfg.Machine.Durable().Index {
+		r.fail(fmt.Errorf("its log cannot be read: %w", d))
+		return false
+	}
+	r.compactTo(last)
+	return true
+}
+
+// Name is what the replica is called in the server's log.
+func (r *Replica) Name() string { return r.cfg.Name }
+
+func (r *Replica) compactTo(upTo uint64) {
 	st, ok := r.cfg.Log.State(r.cfg.Group)
 	if !ok || upTo < st.First {
 		return
