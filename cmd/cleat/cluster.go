@@ -33,7 +33,7 @@ cluster. Every other user sees the servers and what its own account has.`,
   cleat cluster check --servers 3 || alert`,
 	})
 	k.addOutputFlag(cmd)
-	cmd.AddCommand(k.statusCommand(), k.peersCommand(), k.stepDownCommand(), k.removeCommand(), k.balanceCommand(), k.checkCommand())
+	cmd.AddCommand(k.statusCommand(), k.peersCommand(), k.stepDownCommand(), k.removeCommand(), k.balanceCommand(), k.checkCommand(), k.recoverCommand())
 	return cmd
 }
 

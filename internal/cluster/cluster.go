@@ -163,6 +163,9 @@ func (c *Cluster) start() (err error) {
 	if c.id, err = loadIdentity(o.FS, o.Dir); err != nil {
 		return err
 	}
+	if err = c.checkRecovered(); err != nil {
+		return err
+	}
 	if err = c.founding.load(); err != nil {
 		return err
 	}
@@ -234,23 +237,11 @@ func (c *Cluster) open(n *newcomer) (err error) {
 		id = n.id
 	}
 	o := c.opts
-	c.log, err = wal.Open(wal.Options{
-		FS: o.FS, Dir: filepath.Join(o.Dir, "wal"), ServerID: id.server, ClusterID: id.cluster, OnError: c.diskFailed,
-	})
-	if err != nil {
-		return fmt.Errorf("open the log: %w", err)
-	}
-	for _, f := range c.log.Findings() {
-		o.Logger.Warn("log: " + f.String())
-	}
-	if c.stores, err = openStores(o.FS, o.Dir, c.warn); err != nil {
+	if err = c.openFiles(id); err != nil {
 		return err
 	}
 	for range 1 + shardCount() {
 		c.shards = append(c.shards, replica.NewShard(env{c}, c.log, o.Logger))
-	}
-	if err = c.loadLost(); err != nil {
-		return err
 	}
 	var first []meta.Server
 	if n != nil {
@@ -270,6 +261,24 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	}
 	c.run()
 	return nil
+}
+
+// openFiles opens the log and the stores, and reads what is quarantined.
+func (c *Cluster) openFiles(id identity) (err error) {
+	o := c.opts
+	c.log, err = wal.Open(wal.Options{
+		FS: o.FS, Dir: filepath.Join(o.Dir, walDir), ServerID: id.server, ClusterID: id.cluster, OnError: c.diskFailed,
+	})
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	for _, f := range c.log.Findings() {
+		o.Logger.Warn("log: " + f.String())
+	}
+	if c.stores, err = openStores(o.FS, o.Dir, c.warn); err != nil {
+		return err
+	}
+	return c.loadLost()
 }
 
 // run starts everything that works on what was opened.
@@ -304,17 +313,7 @@ func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
 	if c.metaEngine, err = c.stores[storeMeta].Open("meta", storage.Options{}); err != nil {
 		return fmt.Errorf("open the meta group: %w", err)
 	}
-	var begin replica.Entry // a member that joins has none
-	if id.founder {
-		if first == nil {
-			first = c.founders(id)
-		}
-		members := make([]uint64, len(first))
-		for i, s := range first {
-			members[i] = s.Member
-		}
-		begin = genesisEntry(members)
-	}
+	first, begin := c.metaBegin(id, first)
 	if err := c.beginLog(gid, c.metaEngine, begin, "the meta group"); err != nil {
 		return err
 	}
@@ -337,6 +336,21 @@ func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
 	c.mu.Unlock()
 	c.metaMachine.Store(m)
 	return nil
+}
+
+// metaBegin says with which servers and where the meta group begins; for a member that joins, nowhere.
+func (c *Cluster) metaBegin(id identity, first []meta.Server) ([]meta.Server, replica.Entry) {
+	if !id.founder {
+		return nil, replica.Entry{}
+	}
+	if first == nil {
+		first = c.founders(id)
+	}
+	members := make([]uint64, len(first))
+	for i, s := range first {
+		members[i] = s.Member
+	}
+	return first, genesisEntry(members)
 }
 
 // founders are the first servers, as they were when this server founded the cluster. They are needed
@@ -370,7 +384,7 @@ func (c *Cluster) beginLog(g wal.GroupID, e storage.Engine, begin replica.Entry,
 		return fmt.Errorf("%s cannot begin a log: %w", what, st.Damage)
 	}
 	if at := e.Applied(); at.Index > begin.Index {
-		return fmt.Errorf("%w: %s has data (up to log entry %d) but no log: files in %s are missing", replica.ErrLost, what, at.Index, filepath.Join(c.opts.Dir, "wal"))
+		return fmt.Errorf("%w: %s has data (up to log entry %d) but no log: files in %s are missing", replica.ErrLost, what, at.Index, filepath.Join(c.opts.Dir, walDir))
 	}
 	u := replica.Genesis(g)
 	if begin.Index == 0 {

@@ -38,16 +38,14 @@ func (c *Cluster) heal(now time.Time) {
 	m := c.Meta()
 	up := func(server uint64) bool { return server == c.id.server || c.reachable(server) }
 	gone := c.healer.gone(m.Servers(), up, c.opts.ReplaceAfter, now)
-	if len(gone) == 0 && len(m.AllServers()) == len(m.Servers()) {
-		return
-	}
 	moving := 0
 	var due []*meta.Stream
 	for _, s := range m.Streams("") {
 		switch {
+		case s.GivenUp:
 		case s.Plan != nil:
 			moving++
-		case replicaToMove(m, s, gone) != 0:
+		case replicaToMove(m, s, gone) != 0 || missing(s) > 0:
 			due = append(due, s)
 		}
 	}
@@ -55,12 +53,35 @@ func (c *Cluster) heal(now time.Time) {
 		if moving >= movesMax {
 			return
 		}
-		if to := c.replacement(s, 0); to != 0 {
-			c.moveReplica(s, replicaToMove(m, s, gone), to, func(error) {}) // The next round looks again.
+		if c.healStream(s, replicaToMove(m, s, gone)) {
 			moving++
 		}
 	}
 }
+
+// healStream has one replica moved, or those made that are missing, all at once: two replicas tolerate no loss
+// either, and stop when one of them does. It tells whether there is room for it. The next round looks again.
+func (c *Cluster) healStream(s *meta.Stream, move uint64) bool {
+	if move != 0 {
+		to := c.replacement(s, 0)
+		if to != 0 {
+			c.moveReplica(s, move, to, func(error) {})
+		}
+		return to != 0
+	}
+	free := c.free(s, 0)
+	if len(free) < missing(s) {
+		return false
+	}
+	c.ProposeMeta(meta.Encode(meta.KindChangeReplicas, &meta.ChangeReplicas{
+		Account: s.Account, Name: s.Config.Name, Group: s.Group, Add: free[:missing(s)],
+	}), metaOutcome(func(error) {}))
+	return true
+}
+
+// missing is how many replicas a stream has too few, as it has when its cluster was recovered from one
+// server.
+func missing(s *meta.Stream) int { return max(0, s.Config.Replicas-len(s.Replicas)) }
 
 // gone tells which servers have been out of reach for so long that their replicas are to be made anew. With
 // fewer than two of three servers there, it is more likely that this one is cut off.

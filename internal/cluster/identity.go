@@ -46,7 +46,7 @@ func loadIdentity(fsys vfs.FS, dir string) (id identity, err error) {
 }
 
 func newIdentity(fsys vfs.FS, dir string) (identity, error) {
-	for _, sub := range []string{"wal", "meta", "streams"} {
+	for _, sub := range []string{walDir, metaDir, streamsDir} {
 		names, err := fsys.List(filepath.Join(dir, sub))
 		if err == nil && len(names) > 0 {
 			return identity{}, fmt.Errorf("%s has data but there is no %s: it is not safe to guess whose they are", filepath.Join(dir, sub), identityFile)

@@ -140,14 +140,19 @@ func (s *Stream) RemovePeer(server string, done func(error)) {
 
 // replacement picks a server for a replica that has to leave another one, 0 if none will do.
 func (c *Cluster) replacement(a *meta.Stream, from uint64) uint64 {
+	if fit := c.free(a, from); len(fit) > 0 {
+		return fit[0]
+	}
+	return 0
+}
+
+// free lists the servers that could take one more replica of a stream, best first; not the one with id from.
+func (c *Cluster) free(a *meta.Stream, from uint64) []uint64 {
 	not := []uint64{from}
 	for _, m := range a.Members() {
 		not = append(not, m.Server)
 	}
-	if fit := c.candidates(&a.Config, not); len(fit) > 0 {
-		return fit[0]
-	}
-	return 0
+	return c.candidates(&a.Config, not)
 }
 
 func (c *Cluster) moveReplica(a *meta.Stream, member, to uint64, done func(error)) {

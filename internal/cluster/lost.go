@@ -66,7 +66,7 @@ func (c *Cluster) markLost(g wal.GroupID, l *loss) error {
 		return nil
 	}
 	// The log gives the file up when nobody needs what is in it any more.
-	err := vfs.Copy(c.opts.FS, filepath.Join(c.opts.Dir, "wal", d.File), filepath.Join(dir, engineName(g, l.id)+"-"+d.File))
+	err := vfs.Copy(c.opts.FS, filepath.Join(c.opts.Dir, walDir, d.File), filepath.Join(dir, engineName(g, l.id)+"-"+d.File))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // A missing file is the damage.
 	}

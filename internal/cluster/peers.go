@@ -47,6 +47,8 @@ type greeting struct {
 	Seeds   []string `json:"seeds"`
 	Route   string   `json:"route"`
 	Tags    []string `json:"tags,omitempty"`
+	// Former are the ids of clusters that this one was, see Recover.
+	Former []uint64 `json:"former,omitempty"`
 	// MessagesOnly is set by servers without streams.
 	MessagesOnly bool `json:"messages_only,omitempty"`
 	// Beats is set by servers that want to be told that others live.
@@ -165,10 +167,14 @@ type peerHandler struct{ c *Cluster }
 
 // Hello greets.
 func (h peerHandler) Hello() json.RawMessage {
-	id := h.c.identity()
+	g := greeting{Cluster: h.c.identity().cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly}
+	if m := h.c.Meta(); m != nil {
+		g.Former = m.FormerIDs()
+	}
 	h.c.peers.mu.Lock()
 	defer h.c.peers.mu.Unlock()
-	b, err := json.Marshal(greeting{Cluster: id.cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly, Others: h.c.peers.others})
+	g.Others = h.c.peers.others
+	b, err := json.Marshal(g)
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode greeting: %v", err)) // Our own type, always encodable.
 	}
@@ -184,7 +190,7 @@ func (h peerHandler) Greet(from peer.Hello) error {
 	id := h.c.identity()
 	switch {
 	case id.cluster != 0 && g.Cluster != 0 && id.cluster != g.Cluster:
-		return fmt.Errorf("it belongs to another cluster of the same name (id %016x, ours %016x)", g.Cluster, id.cluster)
+		return h.c.foreign(from.Name, &g)
 	case g.MessagesOnly || h.c.opts.MessagesOnly: // They found nothing, so they need not agree.
 	case id.cluster == 0 && g.Cluster == 0 && !slices.Equal(g.Seeds, h.c.seeds()):
 		return fmt.Errorf("neither server has data and their routes differ: it has %v, this server %v", g.Seeds, h.c.seeds())
@@ -199,6 +205,14 @@ func (h peerHandler) Greet(from peer.Hello) error {
 	h.c.peers.mu.Unlock()
 	h.c.meet(g)
 	return nil
+}
+
+// Refused looks whether the other side knows something that this one does not.
+func (h peerHandler) Refused(by peer.Hello) {
+	var g greeting
+	if err := json.Unmarshal(by.Extra, &g); err == nil {
+		h.c.checkGivenUp(by.Name, &g)
+	}
 }
 
 // Frame dispatches what arrives.

@@ -22,6 +22,7 @@ const (
 	KindChangeReplicas Kind = 6
 	KindPlanDone       Kind = 7
 	KindReplicaLost    Kind = 8
+	KindRecover        Kind = 9
 )
 
 // CreateStream asks for a stream. Config is normalised and complete.

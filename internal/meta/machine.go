@@ -8,6 +8,7 @@
 package meta
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -46,6 +47,10 @@ type Stream struct {
 	Epoch   uint64   `json:"epoch"`          // of the last plan
 	Lost    []uint64 `json:"lost,omitempty"` // raft ids of replicas that have lost what they held
 	Plan    *Plan    `json:"plan,omitempty"` // a change of replicas that is on its way
+
+	// GivenUp is set when the cluster was recovered without any replica that has the data. What is left is
+	// the configuration, until somebody deletes the stream.
+	GivenUp bool `json:"given_up,omitempty"`
 }
 
 // Replica is one member of a stream's group.
@@ -57,6 +62,10 @@ type Replica struct {
 // Key names a stream.
 type Key struct{ Account, Name string }
 
+func (k Key) compare(o Key) int {
+	return cmp.Or(strings.Compare(k.Account, o.Account), strings.Compare(k.Name, o.Name))
+}
+
 // Machine is the state of the meta group. Its owner applies; any goroutine may read.
 type Machine struct {
 	engine storage.Engine
@@ -65,7 +74,8 @@ type Machine struct {
 		sync.RWMutex
 		streams map[Key]*Stream
 		servers map[uint64]*Server
-		changed []Key // since the last TakeChanges, in log order
+		former  map[uint64]Former // by cluster id
+		changed []Key             // since the last TakeChanges, in log order
 	}
 	next uint64 // the last id issued
 	now  int64  // time of the last command
@@ -78,7 +88,7 @@ func New(engine storage.Engine, genesis replica.Entry, first []Server) (*Machine
 	m := &Machine{engine: engine}
 	if engine.Applied().Index == 0 {
 		if genesis.Index == 0 {
-			m.mu.streams, m.mu.servers = make(map[Key]*Stream), make(map[uint64]*Server)
+			m.mu.streams, m.mu.servers, m.mu.former = make(map[Key]*Stream), make(map[uint64]*Server), make(map[uint64]Former)
 			return m, nil
 		}
 		m.mu.servers = make(map[uint64]*Server)
@@ -131,7 +141,10 @@ func (m *Machine) load() error {
 		m.now = max(m.now, s.Joined)
 		return true
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return m.loadFormer()
 }
 
 // Stream returns a stream, or nil.
@@ -153,10 +166,7 @@ func (m *Machine) Streams(account string) []*Stream {
 	}
 	m.mu.RUnlock()
 	slices.SortFunc(all, func(a, b *Stream) int {
-		if c := strings.Compare(a.Account, b.Account); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Config.Name, b.Config.Name)
+		return Key{a.Account, a.Config.Name}.compare(Key{b.Account, b.Config.Name})
 	})
 	return all
 }
@@ -217,6 +227,8 @@ func (m *Machine) execute(tx storage.Tx, command []byte) (*Result, error) {
 		return decodeAnd(body, func(c *PlanDone) *Result { return m.planDone(tx, c) })
 	case KindReplicaLost:
 		return decodeAnd(body, func(c *ReplicaLost) *Result { return m.replicaLost(tx, c) })
+	case KindRecover:
+		return decodeAnd(body, func(c *Recover) *Result { return m.recover(tx, c) })
 	default:
 		return nil, fmt.Errorf("meta: command kind %d is unknown; was the log written by a newer version?", kind)
 	}

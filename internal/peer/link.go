@@ -134,6 +134,7 @@ func (t *Transport) connect(ctx context.Context, tg *target, lane Lane) error {
 	}
 	if h.Refused != "" {
 		t.warn(fmt.Sprintf("server %q at %s refused this server: %s", h.Name, tg.address, h.Refused))
+		t.handler.Refused(h)
 		return errors.New(h.Refused)
 	}
 	if h.Lane != lane || h.Cluster != t.opts.Cluster {

@@ -75,6 +75,8 @@ type Handler interface {
 	Hello() json.RawMessage
 	// Greet judges a server that greets; an error refuses it.
 	Greet(from Hello) error
+	// Refused is told of a server that refused this one, and says who it is.
+	Refused(by Hello)
 	// Frame handles one frame; the payload is its to keep. An error ends the connection.
 	Frame(from uint64, kind Kind, payload []byte) error
 	// Up and Down tell that a server became reachable, and that it is certainly or probably

@@ -17,6 +17,8 @@ type recorder struct {
 	up     map[uint64]bool
 	refuse error
 	gone   map[uint64]bool // refused connections
+
+	refusedBy string
 }
 
 func newRecorder() *recorder {
@@ -25,6 +27,11 @@ func newRecorder() *recorder {
 
 func (r *recorder) Hello() json.RawMessage { return json.RawMessage(`{"blank":true}`) }
 func (r *recorder) Greet(Hello) error      { return r.refuse }
+func (r *recorder) Refused(by Hello) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refusedBy = by.Name
+}
 func (r *recorder) Frame(from uint64, kind Kind, payload []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -128,6 +135,10 @@ func TestTransportRefusesStrangers(t *testing.T) {
 			if a.Reachable(2) {
 				t.Fatal("connected")
 			}
+			if ha.mu.Lock(); ha.refusedBy != "n2" {
+				t.Errorf("told that it was refused by %q", ha.refusedBy)
+			}
+			ha.mu.Unlock()
 		})
 	}
 }
