@@ -89,6 +89,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.stop()) }()
 	for _, step := range []func() error{
 		n.writePidFile,
+		n.relaxMonitor,
 		n.boundMemory,
 		n.makeFront,
 		n.makeStreams,

@@ -41,8 +41,8 @@ func (r *Replica) Propose(command []byte, w Waiter) error {
 	return nil
 }
 
-// proposePacks hands what waits to Raft: one message a turn, one log entry a pack. While WAL
-// writes of this group are under way packs are left to grow: they could not be synced sooner.
+// proposePacks hands what waits to Raft: one message a turn, one log entry a pack. While a round is
+// under way packs are left to grow.
 func (r *Replica) proposePacks(now int64) {
 	if r.failed != nil {
 		return
@@ -67,6 +67,7 @@ func (r *Replica) proposePacks(now int64) {
 		r.inflight[p.counter] = p
 		r.bytesFlying += len(p.data)
 	}
+	r.round = r.counter
 	err := r.raft.Step(m)
 	for _, p := range packs {
 		if err != nil {
@@ -95,8 +96,13 @@ func (r *Replica) again(p *pack) {
 
 // full tells whether packs have to wait. What makes room again is a finished write or an apply:
 // both come through the shard, which looks at held then.
+//
+// One round is under way at a time, because a round costs every member a sync, two messages and
+// several wake-ups, however much it carries: under load this decides how many writes a server
+// bears. Who does not lead holds nothing up: Raft gives it back at once.
 func (r *Replica) full() bool {
-	return r.appends >= appendsMax || r.bytesFlying >= inflightBytesMax
+	round := r.lead == r.cfg.ID && r.inflight[r.round] != nil
+	return round || r.appends >= appendsMax || r.bytesFlying >= inflightBytesMax
 }
 
 // noteAppended remembers where packs of ours landed in the log, so that one which is replaced

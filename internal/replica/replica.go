@@ -116,8 +116,9 @@ type Replica struct {
 	lead        uint64
 	inflight    map[uint64]*pack // by counter
 	bytesFlying int
-	appends     int  // WAL writes submitted and not finished
-	held        bool // packs wait in intake for room
+	round       uint64 // counter of the last pack proposed
+	appends     int    // WAL writes submitted and not finished
+	held        bool   // packs wait in intake for room
 	reads       readQueue
 	applies     []*pb.Message     // MsgStorageApply of this turn
 	installing  bool              // a snapshot is on its way into the machine

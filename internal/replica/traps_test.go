@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/wal"
 	"github.com/cleatkv/cleat/sim/simfs"
@@ -382,5 +383,49 @@ func TestReportSnapshotAlways(t *testing.T) {
 	b.shard.Call(func() { r.ReportSnapshot(3, false) })
 	if beat() == 0 {
 		t.Fatal("after a failure the member is never sent one again")
+	}
+}
+
+// While a round of replication is under way what is proposed waits, and goes with the next one, all
+// together. If the lead is lost meanwhile, what waits is given back at once: the round may never end.
+func TestOneRoundIsUnderWay(t *testing.T) {
+	b := newBench(t, vfs.NewMem())
+	r := b.open(7, 1, b.genesis(7, 1, 2, 3), 99)
+	b.elect(r)
+	sendsTo2 := func(turns int) int {
+		for range turns {
+			b.shard.Turn(false)
+			time.Sleep(time.Millisecond) // The log is written meanwhile.
+		}
+		return entriesTo(b.sent, 2)
+	}
+	b.sent = nil
+	first := b.propose(r, "first")
+	sendsTo2(1)
+	for range 10 {
+		b.propose(r, "second")
+		sendsTo2(1)
+	}
+	if n := sendsTo2(5); n != 1 {
+		t.Fatalf("%d entries were sent while a round was under way", n)
+	}
+	sent := b.sent
+	b.sent = nil
+	for _, o := range sent {
+		if m := o.Message; m.GetTo() == 2 && len(m.GetEntries()) > 0 {
+			b.shard.Receive(r, &pb.Message{Type: pb.MsgAppResp.Enum(), From: m.To, To: m.From, Term: m.Term, Index: new(m.GetIndex() + 1)})
+		}
+	}
+	b.until("first", func() bool { return first.called > 0 })
+	if n := sendsTo2(5); n != 1 {
+		t.Fatalf("ten commands that waited went as %d entries", n)
+	}
+
+	third := b.propose(r, "third")
+	sendsTo2(5)
+	b.shard.Receive(r, &pb.Message{Type: pb.MsgHeartbeat.Enum(), From: new(uint64(3)), To: new(uint64(1)), Term: new(r.Status().Term + 1)})
+	sendsTo2(5)
+	if third.called != 1 || !errors.Is(third.err, ErrUnavailable) {
+		t.Fatalf("a command that waited behind a round of a lost lead: called %d times, %v", third.called, third.err)
 	}
 }
