@@ -14,7 +14,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part linearizable
+        cluster-kill cluster-pause cluster-part cluster-rest linearizable
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -70,6 +70,9 @@ cluster-pause: build ## Stop the leader of three servers for ten seconds, CYCLES
 
 cluster-part: build ## Part three servers in every way, CYCLES times.
 	$(CHAOS) -run 'TestChaosPartition|TestIsolatedServersOneOutcome' -kills $(CYCLES)
+
+cluster-rest: build ## Take servers from three whose buckets nobody uses, CYCLES times.
+	$(CHAOS) -run TestChaosRest -kills $(CYCLES)
 
 linearizable: build ## Check what clients of three servers see under CYCLES faults, over 100,000 operations.
 	$(CHAOS) -run 'TestLinearizable|TestStaleReads' -kills $(CYCLES) -ops 100000

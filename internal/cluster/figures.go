@@ -43,6 +43,7 @@ type Figures struct {
 type GroupFigures struct {
 	Name      string // "meta", or account and stream like "$G/KV_b"
 	Leading   bool   // its leader is here
+	Resting   bool   // nobody uses it, and the replica here waits for somebody to
 	Term      uint64
 	Committed uint64
 	Applied   uint64
@@ -63,7 +64,7 @@ func (c *Cluster) Figures() Figures {
 			name = g.stream.key.Account + "/" + g.stream.key.Name
 		}
 		f.Groups = append(f.Groups, GroupFigures{
-			Name: name, Leading: st.Leading, Term: st.Term,
+			Name: name, Leading: st.Leading, Resting: st.Resting, Term: st.Term,
 			Committed: st.Committed, Applied: st.Applied, Stopped: st.Stopped != nil,
 		})
 	}

@@ -92,9 +92,10 @@ func (m *Monitor) collectRaft(out emit) {
 	log("written_bytes_total", "Bytes written to the log", float64(f.Log.Bytes))
 	log("sync_seconds_total", "Time of writing and syncing those batches", f.Log.Time.Seconds())
 
-	leading, stopped := 0.0, 0.0
+	leading, resting, stopped := 0.0, 0.0, 0.0
 	for _, g := range f.Groups {
 		leading += boolean(g.Leading)
+		resting += boolean(g.Resting)
 		stopped += boolean(g.Stopped)
 		group := func(name, help string, v float64) {
 			out("raft_group_"+name, help, v, groupLabels, []string{m.src.ServerID, g.Name})
@@ -107,6 +108,7 @@ func (m *Monitor) collectRaft(out emit) {
 	}
 	out("raft_groups", "Groups with a replica here", float64(len(f.Groups)), []string{"server_id"}, server)
 	out("raft_groups_leading", "Groups whose leader is here", leading, []string{"server_id"}, server)
+	out("raft_groups_resting", "Groups whose replica here rests, as nobody uses them", resting, []string{"server_id"}, server)
 	out("raft_groups_stopped", "Groups whose replica here stopped", stopped, []string{"server_id"}, server)
 }
 

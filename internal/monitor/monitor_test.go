@@ -114,7 +114,7 @@ func start(t *testing.T, s *sample, text string) string {
 		Raft: func() cluster.Figures {
 			return cluster.Figures{
 				Log:    wal.Figures{Batches: 7, Submissions: 30, Bytes: 4096, Time: 2 * time.Second},
-				Groups: []cluster.GroupFigures{{Name: "A/KV_b", Leading: true, Term: 3, Committed: 12, Applied: 11}, {Name: "meta", Stopped: true}},
+				Groups: []cluster.GroupFigures{{Name: "A/KV_b", Leading: true, Resting: true, Term: 3, Committed: 12, Applied: 11}, {Name: "meta", Stopped: true}},
 			}
 		},
 	}, slog.New(slog.DiscardHandler))
@@ -392,7 +392,7 @@ func TestMetrics(t *testing.T) {
 		`kv_bucket_keys{account="A",bucket="b",server_id="NID"} 4`,
 		"# TYPE storage_wal_syncs_total counter", `storage_wal_syncs_total{server_id="NID"} 7`,
 		`storage_wal_sync_seconds_total{server_id="NID"} 2`, `raft_group_applied_index{group="A/KV_b",server_id="NID"} 11`,
-		`raft_groups{server_id="NID"} 2`, `raft_groups_leading{server_id="NID"} 1`, `raft_groups_stopped{server_id="NID"} 1`,
+		`raft_groups{server_id="NID"} 2`, `raft_groups_leading{server_id="NID"} 1`, `raft_groups_stopped{server_id="NID"} 1`, `raft_groups_resting{server_id="NID"} 1`,
 		"jetstream_consumer_num_pending{", "go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(body, want) {
