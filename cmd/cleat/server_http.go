@@ -65,6 +65,7 @@ func (n *node) sources() monitor.Sources {
 	if n.streams != nil {
 		src.JetStream = streamFigures{n.cluster, n.streams, cfg}
 		src.Raft = n.cluster.Figures
+		src.Operations = n.streams.Operations
 	}
 	return src
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/broker"
@@ -66,6 +67,17 @@ type answer struct {
 	d     *direct
 	out   *broker.Batch
 	reply string
+	op    op // what is counted once one message, or none, was sent
+	begun time.Duration
+}
+
+// answerOne is for a request for one message.
+func (d *direct) answerOne(m *broker.Msg) answer {
+	w := answer{d: d, out: m.Out, reply: m.Reply}
+	if d.h.bucket {
+		w.op, w.begun = opGet, sinceEpoch()
+	}
+	return w
 }
 
 func (w *answer) status(line string) {
@@ -80,7 +92,7 @@ func (d *direct) subjectForm(m *broker.Msg) {
 	subj, noHeaders := m.Subject[len(d.prefix):], false
 	if len(m.Data) > 0 || len(m.Header) > 0 {
 		var req api.MsgGetRequest
-		w := &answer{d, m.Out, m.Reply}
+		w := &answer{d: d, out: m.Out, reply: m.Reply}
 		if !w.accepts(m, &req) {
 			return
 		}
@@ -98,7 +110,7 @@ func (d *direct) subjectForm(m *broker.Msg) {
 
 // wholeForm serves DIRECT.GET.<stream>, whose body says what is wanted.
 func (d *direct) wholeForm(m *broker.Msg) {
-	w := &answer{d, m.Out, m.Reply}
+	w := &answer{d: d, out: m.Out, reply: m.Reply}
 	if len(bytes.TrimSpace(m.Data)) == 0 {
 		w.status(statusEmpty)
 		return
@@ -153,11 +165,11 @@ func (d *direct) read(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 	if m.Reply == "" {
 		return
 	}
+	w := d.answerOne(m)
 	if d.mayBeStale(m) {
-		d.run(&answer{d, m.Out, m.Reply}, nil, fn)
+		d.run(&w, nil, fn)
 		return
 	}
-	reply := m.Reply
 	var wait struct {
 		sync.Mutex
 		answered, left bool
@@ -169,7 +181,8 @@ func (d *direct) read(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 		wait.answered, wait.err = true, err
 		wait.Unlock()
 		if left {
-			d.work(reply, err, fn)
+			w.out = nil // It was the publisher's.
+			d.work(w, err, fn)
 		}
 	})
 	wait.Lock()
@@ -177,7 +190,7 @@ func (d *direct) read(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 	answered, err := wait.answered, wait.err
 	wait.Unlock()
 	if answered {
-		d.run(&answer{d, m.Out, reply}, err, fn)
+		d.run(&w, err, fn)
 	}
 }
 
@@ -186,18 +199,22 @@ func (d *direct) later(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 	if m.Reply == "" {
 		return
 	}
-	reply := m.Reply
+	w := answer{d: d, reply: m.Reply}
 	if d.mayBeStale(m) {
-		d.work(reply, nil, fn)
+		d.work(w, nil, fn)
 		return
 	}
-	d.h.stream.ReadIndex(func(err error) { d.work(reply, err, fn) })
+	d.h.stream.ReadIndex(func(err error) { d.work(w, err, fn) })
 }
 
 // work runs fn on a worker.
-func (d *direct) work(reply string, err error, fn func(*answer, *stream.Stream)) {
-	if !d.h.svc.jobs.do(func(out *broker.Batch) { d.run(&answer{d, out, reply}, err, fn) }) {
-		(&answer{d, nil, reply}).status(statusUnavailable)
+func (d *direct) work(w answer, err error, fn func(*answer, *stream.Stream)) {
+	run := func(out *broker.Batch) {
+		w.out = out
+		d.run(&w, err, fn)
+	}
+	if !d.h.svc.jobs.do(run) {
+		w.unavailable()
 	}
 }
 
@@ -210,7 +227,7 @@ func (d *direct) mayBeStale(m *broker.Msg) bool {
 func (d *direct) run(w *answer, err error, fn func(*answer, *stream.Stream)) {
 	s := d.h.stream.Machine()
 	if err != nil || s == nil { // The replica may have gone meanwhile.
-		w.status(statusUnavailable)
+		w.unavailable()
 		return
 	}
 	fn(w, s)
@@ -222,18 +239,29 @@ func (w *answer) one(msg *storage.Message, ok bool, err error, noHeaders bool) {
 	case err != nil:
 		w.broken(err)
 	case !ok:
+		w.done(resultNotFound)
 		w.status(statusNotFound)
 	case noHeaders:
+		w.done(resultOK)
 		w.d.h.account.Publish(w.out, w.reply, "", nil, msg.Data)
 	default:
+		w.done(resultOK)
 		w.message(msg, nil)
 	}
+}
+
+// done counts the operation, just before its answer is sent.
+func (w *answer) done(r opResult) { w.d.h.svc.ops.done(w.op, r, w.begun) }
+
+func (w *answer) unavailable() {
+	w.done(resultUnavailable)
+	w.status(statusUnavailable)
 }
 
 func (w *answer) broken(err error) {
 	h := w.d.h
 	h.svc.log.Error("read a message of stream " + h.stream.Account() + " > " + h.stream.Name() + ": " + err.Error())
-	w.status(statusUnavailable)
+	w.unavailable()
 }
 
 // headerBuffers are reused: the broker copies what it sends.

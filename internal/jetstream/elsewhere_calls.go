@@ -208,7 +208,8 @@ func (d *direct) orElsewhere(fn func(*broker.Msg)) func(*broker.Msg) {
 		case cs.Machine() != nil:
 			fn(m)
 		case far == nil || !far.forwardDirect(cs, m):
-			(&answer{d, m.Out, m.Reply}).status(statusUnavailable)
+			w := d.answerOne(m)
+			w.unavailable()
 		}
 	}
 }

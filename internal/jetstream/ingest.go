@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/broker"
@@ -62,6 +63,9 @@ func (g *ingest) publish(m *broker.Msg) {
 	*buf = stream.AppendPublish((*buf)[:0], m.Subject, m.Header, m.Data)
 	w := publishWaiters.Get().(*publishWaiter)
 	w.h, w.reply = g.h, m.Reply
+	if g.h.bucket {
+		w.op, w.begun = writeOp(m.Header), sinceEpoch()
+	}
 	g.h.stream.Propose(*buf, w)
 	if cap(*buf) <= commandBufferMax {
 		commandBuffers.Put(buf)
@@ -72,13 +76,15 @@ func (g *ingest) publish(m *broker.Msg) {
 type publishWaiter struct {
 	h     *hosted
 	reply string
+	op    op
+	begun time.Duration
 }
 
 var publishWaiters = sync.Pool{New: func() any { return new(publishWaiter) }}
 
 // Done gathers the acknowledgement of an outcome; TurnEnd sends it.
 func (w *publishWaiter) Done(result any, err error) {
-	h, reply := w.h, w.reply
+	h, reply, op, begun := w.h, w.reply, w.op, w.begun
 	*w = publishWaiter{}
 	publishWaiters.Put(w)
 
@@ -87,13 +93,16 @@ func (w *publishWaiter) Done(result any, err error) {
 	}
 	p := api.PubAck{Stream: h.stream.Name(), Domain: h.svc.opts.Domain}
 	if err != nil {
-		if p.Err = refusal(err); p.Err != nil && reply != "" {
+		p.Err = refusal(err)
+		h.svc.ops.done(op, failure(p.Err), begun)
+		if p.Err != nil && reply != "" {
 			// Not within a turn, perhaps.
 			h.account.Publish(nil, reply, "", nil, p.AppendJSON(nil))
 		}
 		return
 	}
 	r := result.(*stream.Result)
+	h.svc.ops.done(op, writeResult(r.Err), begun)
 	if reply == "" && r.Republish == nil {
 		return
 	}

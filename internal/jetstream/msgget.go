@@ -31,14 +31,22 @@ func (c *call) msgGet() {
 }
 
 func (c *call) msgGetHere(cs *cluster.Stream, req *api.MsgGetRequest) {
+	kind, begun := opNone, sinceEpoch()
+	if isBucket(cs.Name()) {
+		kind = opGet
+	}
+	done := func(r opResult) { c.svc.ops.done(kind, r, begun) }
 	c.read(cs, func(m *stream.Stream) {
 		msg, ok, err := lookup(m, req)
 		switch {
 		case err != nil:
+			done(resultUnavailable)
 			c.broken(cs, err)
 		case !ok:
+			done(resultNotFound)
 			c.refuse(api.ErrNoMessageFound)
 		default:
+			done(resultOK)
 			stored := storedMessage(&msg)
 			if req.NoHeaders {
 				stored.Header = nil

@@ -61,6 +61,7 @@ type Service struct {
 	sched     *scheduler // of the consumers
 	makers    []func(*hosted) part
 	copiers   sync.WaitGroup // of the streams with sources
+	ops       operations
 
 	mu       sync.RWMutex
 	hosted   map[*cluster.Stream]*hosted
@@ -85,6 +86,7 @@ type hosted struct {
 	svc     *Service
 	stream  *cluster.Stream
 	account *broker.Account
+	bucket  bool // its messages are keys, which are counted
 	parts   []part
 
 	ready atomic.Bool // the parts were told of a configuration
@@ -172,7 +174,7 @@ func (s *Service) Close() {
 
 // StreamStarted begins to serve a stream. See cluster.Hooks.
 func (s *Service) StreamStarted(cs *cluster.Stream) {
-	h := &hosted{svc: s, stream: cs, account: s.opts.Broker.Account(cs.Account())}
+	h := &hosted{svc: s, stream: cs, account: s.opts.Broker.Account(cs.Account()), bucket: isBucket(cs.Name())}
 	for _, newPart := range s.makers {
 		h.parts = append(h.parts, newPart(h))
 	}

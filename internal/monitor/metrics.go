@@ -39,6 +39,7 @@ func (m *Monitor) newMetrics() http.Handler {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectFunc(m.collect),
+		operations{m},
 	)
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
@@ -173,6 +174,7 @@ func (m *Monitor) collectJetStream(out emit) {
 	gauge("total_consumers", "Consumers of those streams", float64(j.Consumers))
 	gauge("total_messages", "Messages stored here", float64(j.Messages))
 	gauge("total_message_bytes", "Bytes stored here", float64(j.Bytes))
+	watching := 0.0
 	for _, a := range j.Accounts {
 		values := with(server, a.Name, a.ID)
 		out("jetstream_account_memory_used", "Memory the account uses, in bytes", float64(a.Memory), accountLabels, values)
@@ -180,8 +182,12 @@ func (m *Monitor) collectJetStream(out emit) {
 		m.collectAccountLimits(out, a.Name, values)
 		for i := range a.Streams {
 			m.collectStream(out, a.Name, values, &a.Streams[i])
+			if isBucket(a.Streams[i].Name) {
+				watching += watchers(a.Streams[i].Consumers)
+			}
 		}
 	}
+	out("kv_watchers", "Watchers of buckets that this server delivers to", watching, []string{"server_id"}, []string{m.src.ServerID})
 }
 
 func (m *Monitor) serverValues(j *Jsz) []string {
@@ -226,11 +232,12 @@ func (m *Monitor) collectStream(out emit, account string, base []string, s *Stre
 	for _, c := range s.Consumers {
 		m.collectConsumer(out, values, c)
 	}
-	if bucket, ok := strings.CutPrefix(s.Name, "KV_"); ok {
-		values := []string{m.src.ServerID, account, bucket}
+	if isBucket(s.Name) {
+		values := []string{m.src.ServerID, account, s.Name[len(bucketPrefix):]}
 		out("kv_bucket_keys", "Keys of the bucket, deleted ones with a marker included", float64(s.State.NumSubjects), bucketLabels, values)
 		out("kv_bucket_messages", "Revisions kept in the bucket", float64(s.State.Msgs), bucketLabels, values)
 		out("kv_bucket_bytes", "Bytes in the bucket", float64(s.State.Bytes), bucketLabels, values)
+		out("kv_bucket_watchers", "Watchers of the bucket that this server delivers to", watchers(s.Consumers), bucketLabels, values)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/jetstream"
 	"github.com/cleatkv/cleat/internal/wal"
 )
 
@@ -111,6 +112,10 @@ func start(t *testing.T, s *sample, text string) string {
 		Config: func() *config.Config { return c }, Loaded: func() time.Time { return started },
 		Clients: s, Accounts: s, JetStream: s, Health: s,
 		Routes: func() []Route { return []Route{{ID: 1, RemoteID: "p", RemoteName: "n2", Start: started}} },
+		Operations: func() []jetstream.Operation {
+			return []jetstream.Operation{{Name: "put", Seconds: 1.5, Results: map[string]uint64{"ok": 4, "conflict": 1},
+				Within: map[float64]uint64{0.001: 3, 1: 5}}}
+		},
 		Raft: func() cluster.Figures {
 			return cluster.Figures{
 				Log:    wal.Figures{Batches: 7, Submissions: 30, Bytes: 4096, Time: 2 * time.Second},
@@ -390,6 +395,10 @@ func TestMetrics(t *testing.T) {
 		`jetstream_server_total_streams{cluster="C",domain="",is_meta_leader="true",meta_leader="n1",server_id="NID",server_name="n1"} 1`,
 		`jetstream_stream_last_seq{account="A",account_id="A",cluster="C",domain="",is_meta_leader="true",is_stream_leader="true",meta_leader="n1",server_id="NID",server_name="n1",stream_leader="n1",stream_name="KV_b",stream_raft_group="g1"} 9`,
 		`kv_bucket_keys{account="A",bucket="b",server_id="NID"} 4`,
+		`kv_bucket_watchers{account="A",bucket="b",server_id="NID"} 1`, `kv_watchers{server_id="NID"} 1`,
+		"# TYPE kv_ops_total counter", `kv_ops_total{op="put",result="ok",server_id="NID"} 4`, `kv_ops_total{op="put",result="conflict",server_id="NID"} 1`,
+		`kv_op_seconds_bucket{op="put",server_id="NID",le="0.001"} 3`, `kv_op_seconds_bucket{op="put",server_id="NID",le="+Inf"} 5`,
+		`kv_op_seconds_sum{op="put",server_id="NID"} 1.5`, `kv_op_seconds_count{op="put",server_id="NID"} 5`,
 		"# TYPE storage_wal_syncs_total counter", `storage_wal_syncs_total{server_id="NID"} 7`,
 		`storage_wal_sync_seconds_total{server_id="NID"} 2`, `raft_group_applied_index{group="A/KV_b",server_id="NID"} 11`,
 		`raft_groups{server_id="NID"} 2`, `raft_groups_leading{server_id="NID"} 1`, `raft_groups_stopped{server_id="NID"} 1`, `raft_groups_resting{server_id="NID"} 1`,

@@ -6,6 +6,7 @@ import (
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/jetstream"
 )
 
 // Sources are what is shown. Only Config and Clients are needed; what is nil is not there.
@@ -22,6 +23,8 @@ type Sources struct {
 	Routes    func() []Route
 	Health    Health
 	Raft      func() cluster.Figures // nil without JetStream
+	// Operations are those on the keys of buckets; nil without JetStream.
+	Operations func() []jetstream.Operation
 }
 
 // Clients are the client connections.
@@ -164,7 +167,6 @@ type Stream struct {
 	Info      api.StreamInfo
 	Leader    bool // this server leads it
 	RaftGroup string
-	Keys      uint64 // subjects with a value, for a bucket
 	// Consumers lists its consumers; it is called only when somebody asks.
 	Consumers    func() []api.ConsumerInfo
 	NumConsumers int
