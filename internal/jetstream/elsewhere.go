@@ -44,6 +44,9 @@ const (
 	askFor  = 10 * time.Second
 	holdFor = 3 * time.Second
 	lookFor = time.Second // for an answer that can be done without
+	// secondTry is after how long a read that is not answered is asked for again. Both tries end before a
+	// client gives up, which is after five seconds mostly.
+	secondTry = 1500 * time.Millisecond
 	// expectFor is how long a server that was asked waits to be the one that can answer.
 	expectFor = 250 * time.Millisecond
 	retryGap  = 25 * time.Millisecond

@@ -93,8 +93,12 @@ func (c *call) where(cs *cluster.Stream, here func() bool, fn func()) {
 	case c.via != nil:
 		c.refer(cs)
 	default:
+		until := time.Now().Add(holdFor)
+		if c.route.reads {
+			until = until.Add(secondTry)
+		}
 		e := &errand{
-			svc: c.svc, cs: cs, subject: c.subject(), body: c.body, reads: c.route.reads, until: time.Now().Add(holdFor),
+			svc: c.svc, cs: cs, subject: c.subject(), body: c.body, reads: c.route.reads, until: until,
 			here: here, run: fn, gone: c.again, answered: c.relay, failed: func() { c.refuse(api.ErrUnavailable) },
 		}
 		e.start()
@@ -140,12 +144,21 @@ func (e *errand) try() bool {
 	if to == 0 {
 		return false
 	}
-	within := askFor
-	if e.reads {
-		within = max(time.Until(e.until), lookFor)
-	}
-	e.svc.elsewhere.ask(to, e.cs.Account(), e.subject, e.body, within, e.heard)
+	e.svc.elsewhere.ask(to, e.cs.Account(), e.subject, e.body, e.patience(time.Now()), e.heard)
 	return true
+}
+
+// patience is how long to wait for an answer. That to a read may be lost, with the connection that it was to
+// come over: there is time for a second one, and for that as long as for the only one of others.
+func (e *errand) patience(now time.Time) time.Duration {
+	if !e.reads {
+		return askFor
+	}
+	left := max(e.until.Sub(now), lookFor)
+	if left > holdFor {
+		left -= holdFor
+	}
+	return left
 }
 
 func (e *errand) heard(o outcome) {

@@ -22,7 +22,8 @@ import (
 type target struct {
 	address string
 	cancel  context.CancelFunc
-	server  atomic.Uint64 // who answered last, 0 if nobody did
+	server  atomic.Uint64            // who answered last, 0 if nobody did
+	hurry   [laneCount]chan struct{} // ends the wait before the next try
 }
 
 // link is the set of outgoing connections to one server.
@@ -49,6 +50,9 @@ func (t *Transport) Dial(address string) {
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
 	tg := &target{address: address, cancel: cancel}
+	for lane := range tg.hurry {
+		tg.hurry[lane] = make(chan struct{}, 1)
+	}
 	t.mu.targets[address] = tg
 	for lane := range laneCount {
 		t.wg.Go(func() { t.keep(ctx, tg, lane) })
@@ -96,8 +100,28 @@ func (t *Transport) keep(ctx context.Context, tg *target, lane Lane) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
+			wait = min(2*wait, redialMax)
+		case <-tg.hurry[lane]:
+			wait = redialMin
 		}
-		wait = min(2*wait, redialMax)
+	}
+}
+
+// greeted is told that a server has connected to this one: it is there, so whoever waits before he tries it
+// again need not. Until this one is connected too it can not answer.
+func (t *Transport) greeted(server uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tg := range t.mu.targets { // order: each is told alone
+		if id := tg.server.Load(); id != 0 && id != server {
+			continue
+		}
+		for _, hurry := range tg.hurry {
+			select {
+			case hurry <- struct{}{}:
+			default:
+			}
+		}
 	}
 }
 

@@ -265,6 +265,7 @@ func (t *Transport) serve(raw net.Conn) {
 	t.mu.Lock()
 	t.mu.inbound[raw] = from.Server
 	t.mu.Unlock()
+	t.greeted(from.Server)
 	for t.ctx.Err() == nil {
 		conn.SetDeadline(time.Now().Add(silenceMax))
 		kind, payload, err := c.frame()
