@@ -5,6 +5,7 @@ CYCLES      ?= 100
 CUTS        ?= 200
 FUZZTIME    ?= 30s
 KEYS        ?= 1000000
+MIB         ?= 300
 BUCKETS     ?= 1000
 COMPAT_WITH ?= bin/cleat server
 SERVERS     ?= 1
@@ -14,7 +15,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-rest linearizable
+        cluster-kill cluster-pause cluster-part cluster-rest cluster-state linearizable
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -73,6 +74,9 @@ cluster-part: build ## Part three servers in every way, CYCLES times.
 
 cluster-rest: build ## Take servers from three whose buckets nobody uses, CYCLES times.
 	$(CHAOS) -run TestChaosRest -kills $(CYCLES)
+
+cluster-state: build ## Send a server that was away for long a state of MIB MiB, and break the connections on the way.
+	$(CHAOS) -run TestChaosSnapshotResume -mib $(MIB)
 
 linearizable: build ## Check what clients of three servers see under CYCLES faults, over 100,000 operations.
 	$(CHAOS) -run 'TestLinearizable|TestStaleReads' -kills $(CYCLES) -ops 100000

@@ -149,10 +149,16 @@ func (f *fleet) calm() {
 // judge ends the load and judges everything: what clients were told, and that the replicas are equal.
 func (f *fleet) judge() {
 	f.t.Helper()
+	f.judgeFrom(1)
+}
+
+// judgeFrom is judge where the load began with that revision.
+func (f *fleet) judgeFrom(revision uint64) {
+	f.t.Helper()
 	f.stop()
 	f.load.Wait()
 	f.equal()
-	stored, err := readStored(f.t, f.servers[0], bucket, 1)
+	stored, err := readStored(f.t, f.servers[0], bucket, revision)
 	if err != nil {
 		f.t.Fatal(err)
 	}

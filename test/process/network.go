@@ -22,6 +22,7 @@ type Network struct {
 	cut   map[way]bool
 	links map[*link]bool
 	fed   []net.Listener
+	rate  int // bytes a second over each connection; 0: no bound
 	done  bool
 
 	fronts []string // where each server is to be reached
@@ -104,6 +105,13 @@ func (n *Network) Heal() {
 	defer n.mu.Unlock()
 	clear(n.cut)
 	n.whole.Broadcast()
+}
+
+// Slow bounds what each connection carries, in bytes a second; 0: no bound.
+func (n *Network) Slow(rate int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rate = rate
 }
 
 // Reset ends the connections between two servers, as a firewall does that lost its memory.
@@ -189,6 +197,12 @@ func (n *Network) carry(dst, src net.Conn, from, to int) {
 		k, err := src.Read(buf)
 		if !n.passable(from, to) {
 			break
+		}
+		n.mu.Lock()
+		rate := n.rate
+		n.mu.Unlock()
+		if rate > 0 {
+			time.Sleep(time.Duration(k) * time.Second / time.Duration(rate))
 		}
 		if _, werr := dst.Write(buf[:k]); err != nil || werr != nil {
 			break
