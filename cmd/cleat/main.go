@@ -152,6 +152,7 @@ func serverMain(exe string, args []string) int {
 	case f.Check && f.ConfigFile == "":
 		return fail(exe, errors.New("must specify [-c, --config] option to check configuration file syntax"))
 	}
+	f.AsNATS = exe == serverName
 	c, err := config.Load(f)
 	if err != nil {
 		return fail(exe, err)

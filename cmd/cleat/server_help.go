@@ -8,11 +8,19 @@ import (
 
 // usageText lists the options of a server. Names are nats-server's.
 func usageText(exe string) string {
-	if exe != serverName {
+	text := usage
+	if exe == serverName {
+		text = asNATS.Replace(text)
+	} else {
 		exe = "cleat server"
 	}
-	return strings.ReplaceAll(usage, "EXE", exe)
+	return strings.ReplaceAll(text, "EXE", exe)
 }
+
+// asNATS takes the defaults away that this name does not have.
+var asNATS = strings.NewReplacer(`; without a
+                                     configuration file and without authentication: 127.0.0.1)`, ")",
+	" (default without a configuration file: 8222)", "", " (default without a configuration file)", "")
 
 const usage = `
 Usage: EXE [options]

@@ -762,6 +762,9 @@ func TestFaces(t *testing.T) {
 			t.Errorf("%s is %s, want %s", arg0, got, want)
 		}
 	}
+	if help := usageText(serverName); strings.Contains(help, "configuration file)") || strings.Contains(help, ": 8222") || strings.Contains(help, "127.0.0.1)") {
+		t.Error("nats-server -h names defaults that it does not have:\n", help)
+	}
 	if got := versionText(serverName); got != "nats-server: v2.11.0 (cleat v0.1.0)" {
 		t.Error(got)
 	}

@@ -23,8 +23,11 @@ type Flags struct {
 	Version    bool
 	Help       bool
 	HelpTLS    bool
-	Strict     bool     // what would be ignored with a warning is an error
-	Args       []string // what is left
+	Strict     bool // what would be ignored with a warning is an error
+	// AsNATS leaves off what nobody asked for, as nats-server does, when there is no file: JetStream,
+	// monitoring, and staying on this machine.
+	AsNATS bool
+	Args   []string // what is left
 
 	// overrides change what the file said, in the order of the command line. They cannot be applied
 	// before the file is read.

@@ -142,6 +142,29 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestDefaultsAsNATS are nats-server's: what nobody asked for is off, and any number of servers may be
+// started in one directory.
+func TestDefaultsAsNATS(t *testing.T) {
+	for args, want := range map[string]Config{
+		"-p 1": {Host: "0.0.0.0"}, "-a 127.0.0.1 -cluster_listen nats://127.0.0.1:2 -routes nats://127.0.0.1:3": {Host: "127.0.0.1"},
+		"-js": {Host: "0.0.0.0", JetStream: JetStream{Enabled: true, StoreDir: "cleat-data"}}, "-m 5": {Host: "0.0.0.0", Monitor: Monitor{Port: 5}},
+	} {
+		f, err := ParseFlags("nats-server", strings.Fields(args))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.AsNATS = true
+		c, err := Load(f)
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		if c.Host != want.Host || c.LoopbackOnly || c.JetStream.Enabled != want.JetStream.Enabled || c.JetStream.StoreDir != want.JetStream.StoreDir || c.Monitor.Port != want.Monitor.Port {
+			t.Errorf("%s: host %s, JetStream %+v, monitor %+v", args, c.Host, c.JetStream, c.Monitor)
+		}
+	}
+}
+
 // TestEnvironment lets own settings stand outside of a file that is shared with nats-server.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("CLEAT_STORAGE", "rocksdb")

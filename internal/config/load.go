@@ -49,7 +49,7 @@ func Load(f *Flags) (*Config, error) {
 		l.cfg.File, l.cfg.Digest = f.ConfigFile, digest
 		l.root(root)
 	} else {
-		l.cfg.JetStream.Enabled = true
+		l.cfg.JetStream.Enabled = !f.AsNATS
 	}
 	if err := f.apply(l); err != nil {
 		return nil, err
@@ -94,9 +94,10 @@ func (l *loader) finish(f *Flags) (*Config, error) {
 
 // setDefaults fills in what nobody said.
 func (c *Config) setDefaults(f *Flags) {
+	alone := c.File == "" && !f.AsNATS // Somebody tries it out.
 	if c.Host == "" {
 		c.Host = defaultHost
-		if c.File == "" && !c.AuthRequired() {
+		if alone && !c.AuthRequired() {
 			c.Host, c.LoopbackOnly = loopbackHost, true
 		}
 	}
@@ -105,7 +106,7 @@ func (c *Config) setDefaults(f *Flags) {
 	orDefault(&c.LameDuck.Duration, defaultLameDuck)
 	orDefault(&c.LameDuck.Grace, defaultLameDuckGrace)
 
-	if c.File == "" && !f.monitorSet && !c.Monitor.Enabled() {
+	if alone && !f.monitorSet && !c.Monitor.Enabled() {
 		c.Monitor.Port, c.Monitor.Optional = defaultMonitor, true
 	}
 	orDefault(&c.Monitor.Host, c.Host)
