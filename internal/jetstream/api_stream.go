@@ -221,10 +221,38 @@ func (c *call) streamPurge() {
 	if cs == nil {
 		return
 	}
-	command := stream.EncodePurge(&stream.Purge{Filter: req.Filter, Seq: req.Seq, Keep: req.Keep})
-	c.propose(cs, command, func(r *stream.Result) {
-		c.respond(&api.StreamPurgeResponse{Header: c.header(), Success: true, Purged: r.Purged})
-	})
+	p := &stream.Purge{Filter: req.Filter, Seq: req.Seq, Keep: req.Keep}
+	if req.Keep == 0 {
+		p.Most = purgeMost
+		if cs.Config().Engine() == api.StorageRocksDB {
+			p.Most = purgeMostRocks
+		}
+	}
+	c.propose(cs, stream.EncodePurge(p), func(r *stream.Result) { c.purgeRest(cs, r, 0) })
+}
+
+// How many messages one command of a purge removes, so that puts and gets go on meanwhile: for a few milliseconds.
+const (
+	purgeMost      = 5000
+	purgeMostRocks = 500
+)
+
+// purgeRest goes on with a purge as long as something is left of it. If that fails nobody can say that
+// nothing was done, so nothing is said.
+func (c *call) purgeRest(cs *cluster.Stream, r *stream.Result, before uint64) {
+	purged := before + r.Purged
+	if r.Rest == nil {
+		c.respond(&api.StreamPurgeResponse{Header: c.header(), Success: true, Purged: purged})
+		return
+	}
+	cs.Propose(stream.EncodePurge(r.Rest), cluster.WaiterFunc(func(result any, err error) {
+		if err != nil {
+			return
+		}
+		if next := result.(*stream.Result); next.Err == nil {
+			c.purgeRest(cs, next, purged)
+		}
+	}))
 }
 
 // msgDelete removes one message.

@@ -19,6 +19,7 @@ import (
 //	Consumer...     what package consumer makes of it
 //	Copied          see copiedParts
 //	Mirrored        see mirroredParts
+//	PurgeSome       | seq uvarint | most uvarint | after length uvarint | after | filter ... |
 //
 // Decoded parts alias the command.
 
@@ -80,6 +81,11 @@ func decodeDelete(b []byte) (d Delete, err error) {
 
 // EncodePurge gives the bytes of the command.
 func EncodePurge(p *Purge) []byte {
+	if p.Most > 0 {
+		b := binary.AppendUvarint([]byte{byte(KindPurgeSome)}, p.Seq)
+		b = binary.AppendUvarint(b, p.Most)
+		return append(appendBytes(b, []byte(p.After)), p.Filter...)
+	}
 	b := binary.AppendUvarint([]byte{byte(KindPurge)}, p.Seq)
 	b = binary.AppendUvarint(b, p.Keep)
 	return append(b, p.Filter...)
@@ -94,6 +100,21 @@ func decodePurge(b []byte) (p Purge, err error) {
 	}
 	p.Filter = string(b)
 	return p, nil
+}
+
+func decodePurgeSome(b []byte) (p Purge, err error) {
+	if p.Seq, b, err = takeUvarint(b); err != nil {
+		return p, err
+	}
+	if p.Most, b, err = takeUvarint(b); err != nil {
+		return p, err
+	}
+	after, b, err := takeBytes(b)
+	if err == nil && p.Most == 0 {
+		err = errCommand
+	}
+	p.After, p.Filter = string(after), string(b)
+	return p, err
 }
 
 // EncodeConfigure gives the bytes of the command.

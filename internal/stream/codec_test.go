@@ -16,6 +16,7 @@ func TestResultRoundTrip(t *testing.T) {
 		{Seq: 1 << 60},
 		{Seq: 7, Duplicate: true},
 		{Purged: 300},
+		{Purged: 300, Rest: &Purge{Filter: "a.>", Seq: 70, Most: 300, After: "a.b"}},
 		{Created: -5},
 		{Err: api.ErrWrongLastSequence.With(7)},
 		{Seq: 7, Republish: &Republished{Subject: "a.b", Header: []byte("h"), Data: []byte("d")}},
@@ -52,6 +53,7 @@ func FuzzCommand(f *testing.F) {
 	f.Add(AppendPublish(nil, "a.b", header, []byte("data")))
 	f.Add(EncodeDelete(&Delete{Seq: 1, Erase: true}))
 	f.Add(EncodePurge(&Purge{Filter: "a.*", Keep: 1}))
+	f.Add(EncodePurge(&Purge{Filter: "a.*", Seq: 7, Most: 1, After: "a.b"}))
 	f.Add(EncodeExpire())
 	f.Add(EncodeConfigure(&Configure{Revision: 2}))
 	f.Add([]byte{0})

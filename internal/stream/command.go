@@ -18,6 +18,7 @@ const (
 	KindConsumerState Kind = 8  // deliveries and acknowledgements of a durable consumer
 	KindCopied        Kind = 9  // store a message of a source, if it is the one to come next
 	KindMirrored      Kind = 10 // store a message of the mirror's origin, or pass over missing ones
+	KindPurgeSome     Kind = 11 // remove many, but not too many at a time
 )
 
 // Delete removes one message; with Erase its bytes are overwritten too.
@@ -28,10 +29,16 @@ type Delete struct {
 
 // Purge removes the messages that match Filter (empty: all) and are below Seq (0: no bound), but
 // the newest Keep of them.
+//
+// With Most, which does not go with Keep, at most so many are removed, subject by subject from the one behind
+// After on, and Result.Rest is the command to go on with: what is put meanwhile is not removed. A purge of very many
+// messages at once would hold up everybody who has to do with the stream.
 type Purge struct {
 	Filter string
 	Seq    uint64
 	Keep   uint64
+	Most   uint64
+	After  string
 }
 
 // Configure makes Config the stream's configuration, unless the stream has one of this revision or
@@ -48,6 +55,7 @@ type Result struct {
 	Seq       uint64     // of the stored message, or of the original if Duplicate
 	Duplicate bool
 	Purged    uint64       // messages removed by a purge
+	Rest      *Purge       // what is left of a purge of some, if anything is
 	Created   int64        // of the consumer that a command was about (Unix nanoseconds)
 	Republish *Republished // to be published, if the stream's configuration asks for it
 }

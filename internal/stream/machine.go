@@ -204,6 +204,12 @@ func (a *apply) execute(command []byte, r *Result) error {
 			return err
 		}
 		return a.purge(p, r)
+	case KindPurgeSome:
+		p, err := decodePurgeSome(body)
+		if err != nil {
+			return err
+		}
+		return a.purge(p, r)
 	case KindConfigure:
 		c, err := decodeConfigure(body)
 		if err != nil {

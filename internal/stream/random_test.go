@@ -59,12 +59,14 @@ func randomCommands(r *rand.Rand) (commands [][]byte) {
 	for range 1 + r.IntN(5) {
 		subj := fmt.Sprintf("a.%d", r.IntN(8))
 		var command []byte
-		switch r.IntN(12) {
+		switch r.IntN(13) {
 		case 0:
 			command = EncodeExpire()
 		case 1:
 			command = EncodePurge(&Purge{Filter: []string{"", subj, "a.*"}[r.IntN(3)], Keep: uint64(r.IntN(3))})
 		case 2:
+			command = EncodePurge(&Purge{Filter: []string{"", subj, "a.*"}[r.IntN(3)], Most: uint64(1 + r.IntN(4)), After: "a.1"})
+		case 3:
 			command = EncodeDelete(&Delete{Seq: uint64(r.IntN(300)), Erase: r.IntN(2) == 0})
 		default:
 			command = AppendPublish(nil, subj, randomHeader(r), make([]byte, r.IntN(100)))

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cleatkv/cleat/internal/api"
@@ -96,7 +97,7 @@ func (a *apply) trimTotals() error {
 // trim makes the whole stream obey a new configuration.
 func (a *apply) trim() error {
 	if n := a.set.Config.MaxMsgsPerSubject; n > 0 {
-		err := a.eachSubject(nil, func(subj string, s storage.SubjectState) error {
+		err := a.eachSubject(nil, "", func(subj string, s storage.SubjectState) error {
 			if s.Msgs <= uint64(n) {
 				return nil
 			}
@@ -109,15 +110,16 @@ func (a *apply) trim() error {
 	return a.trimTotals()
 }
 
-// eachSubject calls fn, which may change the stream, for the subjects that match the filters.
-func (a *apply) eachSubject(filters []string, fn func(subj string, s storage.SubjectState) error) error {
+// eachSubject calls fn, which may change the stream, for the subjects that match the filters and are greater than
+// after.
+func (a *apply) eachSubject(filters []string, after string, fn func(subj string, s storage.SubjectState) error) error {
 	const batch = 1024
 	type found struct {
 		name  string
 		state storage.SubjectState
 	}
 	subjects := make([]found, 0, batch)
-	for after := ""; ; after = subjects[len(subjects)-1].name {
+	for ; ; after = subjects[len(subjects)-1].name {
 		subjects = subjects[:0]
 		a.tx.Subjects(filters, after, func(name string, s storage.SubjectState) bool {
 			subjects = append(subjects, found{name, s})
@@ -177,8 +179,45 @@ func (a *apply) purge(p Purge, r *Result) (err error) {
 	if r.Err != nil || p.Filter != "" && !subject.Valid(p.Filter) {
 		return nil
 	}
+	if p.Most > 0 {
+		r.Purged, r.Rest, err = a.purgeSome(p)
+		return err
+	}
 	r.Purged, err = a.purgeMatching(p)
 	return err
+}
+
+// errEnough ends a walk over subjects.
+var errEnough = errors.New("stream: enough")
+
+// purgeSome removes at most so many messages as the purge says, and returns what is left to be done.
+func (a *apply) purgeSome(p Purge) (purged uint64, rest *Purge, err error) {
+	if p.Seq == 0 {
+		p.Seq = a.tx.State().LastSeq + 1
+	}
+	if p.Filter == "" || p.Filter == ">" {
+		purged, err = a.removeFirst(nil, p.Seq, p.Most)
+	} else {
+		err = a.eachSubject([]string{p.Filter}, p.After, func(subj string, _ storage.SubjectState) error {
+			seqs := a.oldest(subj, p.Seq, p.Most-purged)
+			purged += uint64(len(seqs))
+			if err := a.removeSeqs(subj, seqs); err != nil {
+				return err
+			}
+			if purged == p.Most {
+				return errEnough // The same subject comes first again: more of it may be left.
+			}
+			p.After = subj
+			return nil
+		})
+		if err == errEnough {
+			err = nil
+		}
+	}
+	if err != nil || purged < p.Most {
+		return purged, nil, err
+	}
+	return purged, &p, nil
 }
 
 func (a *apply) purgeMatching(p Purge) (purged uint64, err error) {
@@ -198,7 +237,7 @@ func (a *apply) purgeMatching(p Purge) (purged uint64, err error) {
 		return a.removeFirst(filters, p.Seq, limit)
 	}
 	// By subject, so that the cost follows what matches.
-	err = a.eachSubject(filters, func(subj string, _ storage.SubjectState) error {
+	err = a.eachSubject(filters, "", func(subj string, _ storage.SubjectState) error {
 		seqs := a.oldest(subj, p.Seq, limit)
 		purged += uint64(len(seqs))
 		return a.removeSeqs(subj, seqs)

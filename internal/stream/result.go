@@ -13,12 +13,14 @@ import (
 //	| flags 1 | seq uvarint | purged uvarint | created varint |
 //	| error: length uvarint, JSON |                               if flagged
 //	| republish: three times length uvarint, bytes |              if flagged
+//	| rest of a purge: length uvarint, the command |              if flagged
 //
 // It never reaches a disk; both servers are of one cluster.
 const (
 	resultRefused   = 1 << 0
 	resultDuplicate = 1 << 1
 	resultRepublish = 1 << 2
+	resultRest      = 1 << 3
 )
 
 // AppendResult appends the encoding of r to b.
@@ -32,6 +34,9 @@ func AppendResult(b []byte, r *Result) []byte {
 	}
 	if r.Republish != nil {
 		flags |= resultRepublish
+	}
+	if r.Rest != nil {
+		flags |= resultRest
 	}
 	b = append(b, flags)
 	b = binary.AppendUvarint(b, r.Seq)
@@ -49,12 +54,15 @@ func AppendResult(b []byte, r *Result) []byte {
 		b = appendBytes(b, p.Header)
 		b = appendBytes(b, p.Data)
 	}
+	if r.Rest != nil {
+		b = appendBytes(b, EncodePurge(r.Rest))
+	}
 	return b
 }
 
 // DecodeResult is the inverse. The result aliases b.
 func DecodeResult(b []byte) (*Result, error) {
-	if len(b) == 0 || b[0] > resultRefused|resultDuplicate|resultRepublish {
+	if len(b) == 0 || b[0] > resultRefused|resultDuplicate|resultRepublish|resultRest {
 		return nil, errCommand
 	}
 	flags, b := b[0], b[1:]
@@ -86,10 +94,24 @@ func DecodeResult(b []byte) (*Result, error) {
 			return nil, err
 		}
 	}
+	if flags&resultRest != 0 {
+		if r.Rest, b, err = takeRest(b); err != nil {
+			return nil, err
+		}
+	}
 	if len(b) != 0 {
 		return nil, errCommand
 	}
 	return r, nil
+}
+
+func takeRest(b []byte) (*Purge, []byte, error) {
+	command, b, err := takeBytes(b)
+	if err != nil || len(command) == 0 || Kind(command[0]) != KindPurgeSome {
+		return nil, nil, errCommand
+	}
+	p, err := decodePurgeSome(command[1:])
+	return &p, b, err
 }
 
 func takeRepublished(b []byte) (*Republished, []byte, error) {

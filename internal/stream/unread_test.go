@@ -224,6 +224,7 @@ func TestReadErrorStopsApply(t *testing.T) {
 		b.try("delete", count, apply(EncodeDelete(&Delete{Seq: 150})))
 		b.try("delete of what is not there", 0, apply(EncodeDelete(&Delete{Seq: 4000})))
 		b.try("purge", count, apply(EncodePurge(&Purge{Filter: "a.1"})))
+		b.try("purge of some", count, apply(EncodePurge(&Purge{Filter: "a.1", Most: 3})))
 		b.try("purge but for some", count, apply(EncodePurge(&Purge{Filter: "a.*", Keep: 10})))
 		b.try("copy", count, apply(AppendCopied(nil, &Copied{Source: "O > >", Origin: 7, Seq: 1, Subject: "a.03", Data: body})))
 		b.try("consumer", count, apply(EncodeConsumer(KindConsumer, (&consumer.Create{Config: api.ConsumerConfig{

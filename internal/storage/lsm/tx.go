@@ -327,9 +327,13 @@ func (t *tx) Subjects(filters []string, after string, fn func(string, storage.Su
 }
 
 func (t *tx) SubjectSeqs(subject string, from uint64, fn func(uint64) bool) {
+	s, ok := t.Subject(subject)
+	if !ok {
+		return
+	}
 	v := t.view()
 	defer t.done(v)
-	v.SubjectSeqs(subject, from, fn)
+	v.seqsOf(subject, s, from, fn)
 }
 
 func (t *tx) LastSeq(filter string, upTo uint64) (uint64, bool) {

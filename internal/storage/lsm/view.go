@@ -197,9 +197,15 @@ func (v *view) subjectState(key, value []byte) (storage.SubjectState, bool) {
 
 // SubjectSeqs calls fn for the sequences of a subject.
 func (v *view) SubjectSeqs(subject string, from uint64, fn func(uint64) bool) {
-	s, ok := v.Subject(subject)
+	if s, ok := v.Subject(subject); ok {
+		v.seqsOf(subject, s, from, fn)
+	}
+}
+
+// seqsOf is SubjectSeqs for a subject whose state is known.
+func (v *view) seqsOf(subject string, s storage.SubjectState, from uint64, fn func(uint64) bool) {
 	switch {
-	case !ok || s.Last < from:
+	case s.Last < from:
 	case s.Msgs > 2:
 		prefix := v.history(subject)
 		for ok := v.seek(binary.BigEndian.AppendUint64(prefix, max(from, s.First)), prefix); ok && fn(lastSeqOf(v.point.Key())); {
