@@ -95,5 +95,8 @@ idle: build ## BUCKETS buckets at rest on three servers: creation, CPU, memory, 
 	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/idle -buckets 200
 	CLEAT_COMPAT_SERVER="nats-server" go run ./test/idle -buckets 200
 
+pauses: build ## As root: how long puts and gets wait while the storage compacts, saves indexes, purges 100,000 keys, deletes buckets.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go run ./test/tables -what pauses -keys 1200000 -systems file,rocksdb -realtime
+
 example: build deps ## The first bucket, with the tool, nats.go and JavaScript, before and after kill -9.
 	scripts/example.sh

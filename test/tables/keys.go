@@ -27,12 +27,15 @@ func key(i int) string {
 }
 
 // measureKeys measures a bucket with many keys from its first to a restart.
-func measureKeys(s *system) (row []cell, err error) {
-	note := func(name, format string, args ...any) { row = append(row, cell{name, fmt.Sprintf(format, args...)}) }
+func measureKeys(s *system) (rows []row, err error) {
+	r := row{title: s.title}
+	note := func(name, format string, args ...any) {
+		r.cells = append(r.cells, cell{name, fmt.Sprintf(format, args...)})
+	}
 	if err := s.start(); err != nil {
 		return nil, err
 	}
-	took, err := s.load(*keys, *keys)
+	took, err := s.load(bucket, *keys, key)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func measureKeys(s *system) (row []cell, err error) {
 	if s.storage == "memory" {
 		note("SIGKILL to first get, s", "-")
 		note("RSS after restart", "-")
-		return row, nil
+		return []row{r}, nil
 	}
 	first, err := s.restart()
 	if err != nil {
@@ -88,7 +91,7 @@ func measureKeys(s *system) (row []cell, err error) {
 	note("SIGKILL to first get, s", "%.1f", first.Seconds())
 	now, _ = process.RSS(s.server.Pid())
 	note("RSS after restart", "%d", now>>20)
-	return row, nil
+	return []row{r}, nil
 }
 
 // connect returns the bucket, with time-outs that fit millions of keys.
@@ -104,8 +107,8 @@ func (s *system) connect() (kv natsgo.KeyValue, done func(), err error) {
 	return kv, nc.Close, err
 }
 
-// load creates the bucket and puts n values into so many keys, with many puts under way at once.
-func (s *system) load(n, keys int) (time.Duration, error) {
+// load creates a bucket and puts n values, the i-th under key(i), with many puts under way at once.
+func (s *system) load(bucket string, n int, key func(i int) string) (time.Duration, error) {
 	nc, err := natsgo.Connect(s.server.URL())
 	if err != nil {
 		return 0, err
@@ -127,14 +130,14 @@ func (s *system) load(n, keys int) (time.Duration, error) {
 	errs := make([]error, connections)
 	var wg sync.WaitGroup
 	for c := range connections {
-		wg.Go(func() { errs[c] = s.publish(c, n, keys) })
+		wg.Go(func() { errs[c] = s.publish(bucket, c, n, key) })
 	}
 	wg.Wait()
 	return time.Since(began), errors.Join(errs...)
 }
 
 // publish does one connection's share of the puts, and waits for all acknowledgements.
-func (s *system) publish(c, n, keys int) error {
+func (s *system) publish(bucket string, c, n int, key func(i int) string) error {
 	nc, err := natsgo.Connect(s.server.URL())
 	if err != nil {
 		return err
@@ -157,7 +160,7 @@ func (s *system) publish(c, n, keys int) error {
 		for j := range value {
 			value[j] = byte(random.Uint32())
 		}
-		if _, err := js.PublishAsync("$KV."+bucket+"."+key(i%keys), value, natsgo.StallWait(time.Minute)); err != nil {
+		if _, err := js.PublishAsync("$KV."+bucket+"."+key(i), value, natsgo.StallWait(time.Minute)); err != nil {
 			return err
 		}
 	}
@@ -223,7 +226,11 @@ func (s *system) get(key string) error {
 		return err
 	}
 	defer nc.Close()
-	m, err := nc.Request("$JS.API.DIRECT.GET.KV_"+bucket+".$KV."+bucket+"."+key, nil, time.Second)
+	return getFrom(nc, key, time.Second)
+}
+
+func getFrom(nc *natsgo.Conn, key string, patience time.Duration) error {
+	m, err := nc.Request("$JS.API.DIRECT.GET.KV_"+bucket+".$KV."+bucket+"."+key, nil, patience)
 	if err != nil {
 		return err
 	}

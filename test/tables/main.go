@@ -3,6 +3,7 @@
 //
 //	go run ./test/tables -keys 1000000                      # load, list, watch, memory, disk, restart
 //	go run ./test/tables -keys 200000 -what writes          # bytes written and syncs, for each put
+//	go run ./test/tables -keys 1200000 -what pauses         # latencies while the storage works in the background
 //
 // A system is measured from its first key to its restart before the next one starts. All run on this machine,
 // with the client beside them: times compare within one run, and with nothing else.
@@ -24,8 +25,9 @@ import (
 var (
 	keys    = flag.Int("keys", 1_000_000, "how many keys, of 30 bytes, with values of 100")
 	systems = flag.String("systems", "memory,file,rocksdb,nats", "what to measure, of memory, file, rocksdb, nats and nats-always")
-	what    = flag.String("what", "keys", "keys: a bucket with many keys; writes: what a put costs the disk")
+	what    = flag.String("what", "keys", "keys: a bucket with many keys; writes: what a put costs the disk; pauses: how long puts and gets take while the storage works in the background")
 	dir     = flag.String("dir", "", "where the servers keep their files; empty: below the directory for temporary files")
+	first   = flag.Bool("realtime", false, "as root, where latencies are measured: server and client go before all else that runs on this machine")
 	nats    = flag.String("nats", "nats-server", "the reference server")
 )
 
@@ -38,9 +40,9 @@ func main() {
 }
 
 func run() error {
-	measure, ok := map[string]func(*system) ([]cell, error){"keys": measureKeys, "writes": measureWrites}[*what]
+	measure, ok := map[string]func(*system) ([]row, error){"keys": measureKeys, "writes": measureWrites, "pauses": measurePauses}[*what]
 	if !ok {
-		return fmt.Errorf("-what %s: must be keys or writes", *what)
+		return fmt.Errorf("-what %s: must be keys, writes or pauses", *what)
 	}
 	fmt.Printf("%s, %s, %d CPUs: `go run ./test/tables %s`\n\n", time.Now().Format("2006-01-02"), runtime.GOOS+"/"+runtime.GOARCH, runtime.NumCPU(), strings.Join(os.Args[1:], " "))
 	for i, name := range strings.Split(*systems, ",") {
@@ -48,19 +50,17 @@ func run() error {
 		if err != nil {
 			return err
 		}
-		row, err := measure(s)
+		rows, err := measure(s)
 		s.close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if i == 0 {
-			printHead(row)
+			printHead(rows[0].cells)
 		}
-		fmt.Printf("| %s |", s.title)
-		for _, c := range row {
-			fmt.Printf(" %s |", c.value)
+		for _, r := range rows {
+			r.print()
 		}
-		fmt.Println()
 	}
 	return nil
 }
@@ -68,12 +68,26 @@ func run() error {
 // cell is one figure.
 type cell struct{ name, value string }
 
-func printHead(row []cell) {
+// row is what was measured of one system, or of it in one situation.
+type row struct {
+	title string
+	cells []cell
+}
+
+func (r *row) print() {
+	fmt.Printf("| %s |", r.title)
+	for _, c := range r.cells {
+		fmt.Printf(" %s |", c.value)
+	}
+	fmt.Println()
+}
+
+func printHead(cells []cell) {
 	fmt.Print("| |")
-	for _, c := range row {
+	for _, c := range cells {
 		fmt.Printf(" %s |", c.name)
 	}
-	fmt.Print("\n|---|" + strings.Repeat("---|", len(row)) + "\n")
+	fmt.Print("\n|---|" + strings.Repeat("---|", len(cells)) + "\n")
 }
 
 // system is one server with one bucket.

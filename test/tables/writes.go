@@ -17,7 +17,8 @@ const payload = 30 + 100
 
 // measureWrites measures what puts cost the disk, of unique keys and of few that are overwritten:
 // bytes written for each byte put, and syncs for each put, seen by strace.
-func measureWrites(s *system) (row []cell, err error) {
+func measureWrites(s *system) (rows []row, err error) {
+	r := row{title: s.title}
 	base, server := s.dir, s.server
 	defer func() { s.dir = base }()
 	for _, w := range []struct {
@@ -32,7 +33,7 @@ func measureWrites(s *system) (row []cell, err error) {
 		if err := s.start("strace", "-D", "-f", "--seccomp-bpf", "-qq", "-c", "-e", "trace=fsync,fdatasync,sched_getaffinity", "-o", syncs); err != nil {
 			return nil, err
 		}
-		took, err := s.load(*keys, w.keys)
+		took, err := s.load(bucket, *keys, func(i int) string { return key(i % w.keys) })
 		if err != nil {
 			return nil, err
 		}
@@ -45,14 +46,14 @@ func measureWrites(s *system) (row []cell, err error) {
 		if err != nil {
 			return nil, err
 		}
-		row = append(row,
+		r.cells = append(r.cells,
 			cell{w.name + ": puts/s", fmt.Sprintf("%.0f", float64(*keys)/took.Seconds())},
 			cell{"written / put", fmt.Sprintf("%.2f", float64(bytes)/float64(*keys*payload))},
 			cell{"syncs / 1000 puts", fmt.Sprintf("%.1f", 1000*float64(n)/float64(*keys))},
 			cell{"disk, MiB", fmt.Sprint(disk >> 20)})
 		s.server, server = server, nil
 	}
-	return row, nil
+	return []row{r}, nil
 }
 
 // countSyncs reads the summary of strace, which it writes when the server has ended. It is empty if
