@@ -147,6 +147,18 @@ func (r *Replica) rank(without uint64) (n uint64) {
 	return n
 }
 
+// openedRush is how long a member that was opened waits for a leader to be heard of before it campaigns, in
+// ticks. All members may have been restarted together, and then none would be heard of before an
+// election timeout. A leader that lives is not disturbed: its followers refuse the pre-vote.
+const openedRush = 3
+
+// slot is when this member's turn to rush comes, in ticks. The groups of a server begin with different
+// members, so that their leaders are spread.
+func (r *Replica) slot() uint64 {
+	n := uint64(len(r.conf.GetVoters()))
+	return (r.rank(0) + uint64(r.cfg.Group)) % max(n, 1) * rushStagger
+}
+
 // CampaignFirst has the first member of a new group campaign now, if it has no leader yet: the members
 // start one after another, and a tick is long. Owner only.
 func (r *Replica) CampaignFirst() {
@@ -157,11 +169,11 @@ func (r *Replica) CampaignFirst() {
 	}
 }
 
-// campaignFirst lets the first member of a new group, and one that saw its leader die, campaign
-// without waiting for a timeout.
+// campaignFirst lets the first member of a new group, one that was just opened, and one that saw its leader
+// die, campaign without waiting for a timeout.
 func (r *Replica) campaignFirst() {
 	if r.lead != 0 {
-		r.rushAt = 0
+		r.rushAt, r.led = 0, true
 	}
 	fresh := r.cfg.First && r.applied == GenesisIndex
 	rush := r.rushAt != 0 && r.ticks >= r.rushAt
@@ -169,6 +181,9 @@ func (r *Replica) campaignFirst() {
 		return
 	}
 	r.rushAt = 0
+	if rush && !r.led && r.ticks < 2*electionTicks { // The others may not have been there yet.
+		r.rushAt = r.ticks + rushStagger*uint64(len(r.conf.GetVoters()))
+	}
 	if err := r.raft.Campaign(); err != nil {
 		r.cfg.Logger.Debug("campaign: "+err.Error(), "group", r.cfg.Name)
 	}

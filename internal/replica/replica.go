@@ -131,6 +131,7 @@ type Replica struct {
 	heardLead   uint64            // tick at which the leader was last heard of, or began to lead
 	rest        rest
 	rushAt      uint64 // campaign at this tick, without waiting for a timeout; 0: do not
+	led         bool   // some leader was seen since the replica was opened
 }
 
 // Open starts a member on what the log and the machine hold. A group's first members are opened
@@ -193,6 +194,8 @@ func (s *Shard) open(cfg Config) (_ *Replica, err error) {
 		if err := r.raft.Campaign(); err != nil {
 			return nil, fmt.Errorf("replica %s: %w", cfg.Name, err)
 		}
+	} else if at.Index > GenesisIndex {
+		r.rushAt = openedRush + r.slot()
 	}
 	return r, nil
 }

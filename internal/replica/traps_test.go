@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -427,5 +428,49 @@ func TestOneRoundIsUnderWay(t *testing.T) {
 	sendsTo2(5)
 	if third.called != 1 || !errors.Is(third.err, ErrUnavailable) {
 		t.Fatalf("a command that waited behind a round of a lost lead: called %d times, %v", third.called, third.err)
+	}
+}
+
+// Members that were all restarted hear of no leader. Each campaigns in its turn, long before an election
+// timeout, again while the others are not there yet, and not at all once a leader is heard of.
+func TestRestartedMembersElectSoon(t *testing.T) {
+	reopen := func(id uint64) (*bench, *Replica) {
+		fs := vfs.NewMem()
+		b := newBench(t, fs)
+		m := b.genesis(7, 1, 2, 3)
+		r := b.open(7, 1, m, 99)
+		b.elect(r)
+		b.log.Close()
+		b = newBench(t, fs)
+		return b, b.open(7, id, m, 100)
+	}
+	campaigns := func(b *bench, ticks int) (at []int) {
+		for tick := range ticks {
+			b.sent = nil
+			b.shard.Turn(true)
+			if slices.ContainsFunc(b.sent, func(o Outgoing) bool { return o.Message.GetType() == pb.MsgPreVote }) {
+				at = append(at, tick)
+			}
+		}
+		return at
+	}
+	var first []int
+	for id := range uint64(3) {
+		b, _ := reopen(id + 1)
+		at := campaigns(b, electionTicks)
+		if len(at) == 0 {
+			t.Fatalf("member %d did not campaign before the timeout", id+1)
+		}
+		first = append(first, at[0])
+	}
+	slices.Sort(first)
+	if first[1]-first[0] < rushStagger || first[2]-first[1] < rushStagger {
+		t.Errorf("members campaign at ticks %v: they split the votes", first)
+	}
+	b, r := reopen(1)
+	b.shard.Receive(r, &pb.Message{Type: pb.MsgHeartbeat.Enum(), From: new(uint64(3)), To: new(uint64(1)), Term: new(r.Status().Term)})
+	b.shard.Turn(false)
+	if at := campaigns(b, electionTicks-1); len(at) > 0 {
+		t.Errorf("campaigned at ticks %v with a leader", at)
 	}
 }
