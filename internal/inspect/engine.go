@@ -32,6 +32,8 @@ type Engine struct {
 	Left     []string  `json:"left"` // files that the next start removes
 	Damage   []Damage  `json:"damage"`
 	Lost     []Lost    `json:"lost"`
+
+	rebuilt *storage.Rebuilt
 }
 
 // File is one file of an engine.
@@ -128,12 +130,21 @@ func fileEngines(fs vfs.FS, root, kind string) (engines []Engine, err error) {
 }
 
 func fileEngine(fs vfs.FS, root, name, kind string) (Engine, error) {
-	i, err := filelog.Inspect(fs, root, name, stream.ConfigRecord)
+	i, err := filelog.Inspect(fs, root, name, history, stream.ConfigRecord)
 	if err != nil {
 		return Engine{}, err
 	}
 	return describe(i, kind, fs.PathJoin(root, name)), nil
 }
+
+// history is how many messages of a subject the stream of an engine keeps.
+var history = filelog.History{Aux: stream.ConfigRecord, Decode: func(value []byte) (int, error) {
+	c, err := stream.RecordedConfig(value)
+	if err != nil {
+		return 0, err
+	}
+	return int(c.MaxMsgsPerSubject), nil
+}}
 
 func rocksEngines(fs vfs.FS, dir, kind string) (engines []Engine, err error) {
 	found, damage, err := lsm.Inspect(fs, dir, stream.ConfigRecord)
@@ -170,6 +181,7 @@ func describe(i *storage.Inspection, kind, path string) Engine {
 	for _, l := range i.Lost {
 		e.Lost = append(e.Lost, Lost(l))
 	}
+	e.rebuilt = i.Rebuilt
 	return e
 }
 

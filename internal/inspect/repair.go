@@ -76,6 +76,9 @@ func plan(e *Engine, g *Group) *Repair {
 	for _, l := range e.Lost {
 		r.Lost = append(r.Lost, fmt.Sprintf("sequence %d, subject %s", l.Seq, l.Subject))
 	}
+	if e.rebuilt != nil {
+		r.Lost = append(r.Lost, e.lostOfIndex()...)
+	}
 	if g != nil {
 		r.Damage = append(r.Damage, *g.Damage)
 		r.Lost = append(r.Lost, lostOfLog(e, g))
@@ -101,6 +104,23 @@ func plan(e *Engine, g *Group) *Repair {
 
 // readable tells whether the index is right, so that the messages can be told.
 func (e *Engine) readable() bool { return e.Stream != "" }
+
+// lostOfIndex says what a rebuilt index does not know.
+func (e *Engine) lostOfIndex() (lost []string) {
+	x := e.rebuilt
+	switch n := e.Messages; {
+	case x.Exact:
+		lost = append(lost, "no message: the index can be made anew out of them")
+	case n > x.Want:
+		lost = append(lost, fmt.Sprintf("that messages were removed: there were %d, and %d can be found, of which it can not be told any more which were removed", x.Want, n))
+	default:
+		lost = append(lost, fmt.Sprintf("messages: there were %d, and the %d that can be found are not all of them the same ones", x.Want, n))
+	}
+	if !x.Records {
+		lost = append(lost, "perhaps what consumers have acknowledged, and which message ids were seen")
+	}
+	return lost
+}
 
 func lostOfLog(e *Engine, g *Group) string {
 	if g.Last <= e.Index && !g.Unknown {
@@ -138,7 +158,7 @@ func (r *Repair) replaceEngine(fs vfs.FS, root string) error {
 	if err := fs.RemoveAll(fs.PathJoin(fresh, r.Replica)); err != nil {
 		return err
 	}
-	if _, err := filelog.Salvage(fs, streams, r.Replica, fresh); err != nil {
+	if _, err := filelog.Salvage(fs, streams, r.Replica, fresh, history); err != nil {
 		return err
 	}
 	if err := fs.MkdirAll(aside, 0o755); err != nil {

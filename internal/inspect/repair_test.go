@@ -208,7 +208,6 @@ func TestRepairRefused(t *testing.T) {
 		file   string // the first of these, below the engine's directory
 	}{
 		"others have it": {[]uint64{102, 103, 104}, "block-"},
-		"no index":       {[]uint64{102}, "index-"},
 		"no manifest":    {[]uint64{102}, "MANIFEST"},
 	} {
 		fs := writeServer(t, c.voters...)
@@ -227,6 +226,28 @@ func TestRepairRefused(t *testing.T) {
 		if isDir(fs, "srv/damaged") {
 			t.Errorf("%s: something was put aside", name)
 		}
+	}
+}
+
+// A damaged index file is made anew out of the messages, which loses none, but only when told to.
+func TestRepairIndex(t *testing.T) {
+	fs := writeServer(t, 102)
+	must(t, fs.FlipBit("srv/streams/"+engineName+"/index-00000002", 20, 1))
+	list := repairs(t, fs)
+	if len(list) != 1 || !list[0].Can || len(list[0].Lost) != 1 || !strings.HasPrefix(list[0].Lost[0], "no message") || list[0].Stream != "KV_b" {
+		t.Fatalf("planned %+v", list[0])
+	}
+	if isDir(fs, "srv/damaged") {
+		t.Error("a plan changed something")
+	}
+	must(t, list[0].Discard(fs, "srv"))
+	if list := repairs(t, fs); len(list) != 0 {
+		t.Fatalf("still to be repaired: %+v", list[0])
+	}
+	found, err := Engines(fs, "srv/streams/"+engineName)
+	must(t, err)
+	if e := &found[0]; e.Messages != 20 || e.Index != 30 || e.Stream != "KV_b" || e.Voters != 1 {
+		t.Errorf("repaired to %+v", e)
 	}
 }
 

@@ -11,6 +11,8 @@ type Inspection struct {
 	Damage  []*CorruptError // in the order of the files
 	Lost    []LostMessage   // as far as it can be told what was in the damaged places
 
+	Rebuilt *Rebuilt // set if what says which messages are there is damaged, and could be told from the messages
+
 	Aux map[string][]byte // the auxiliary records that were asked for and can be read
 }
 
@@ -30,4 +32,11 @@ type InspectedFile struct {
 type LostMessage struct {
 	Seq     uint64
 	Subject string
+}
+
+// Rebuilt says how well an index could be made out of the messages.
+type Rebuilt struct {
+	Exact   bool   // it is for certain the one that is damaged
+	Want    uint64 // so many messages there were
+	Records bool   // no auxiliary record can have been in the damaged place
 }

@@ -14,8 +14,8 @@ import (
 
 // Inspect describes the files of an engine that no server has open, and checks all of them without
 // changing any. It goes on after damage as far as it can. aux are the auxiliary records to return.
-func Inspect(fs vfs.FS, root, name string, aux ...string) (*storage.Inspection, error) {
-	i, err := inspect(fs, root, name)
+func Inspect(fs vfs.FS, root, name string, h History, aux ...string) (*storage.Inspection, error) {
+	i, err := inspect(fs, root, name, h)
 	if err != nil {
 		return nil, err
 	}
@@ -31,15 +31,19 @@ func Inspect(fs vfs.FS, root, name string, aux ...string) (*storage.Inspection, 
 	return &i.out, nil
 }
 
-func inspect(fs vfs.FS, root, name string) (*inspection, error) {
+func inspect(fs vfs.FS, root, name string, h History) (*inspection, error) {
 	i := &inspection{d: newDir(fs, root, name), out: storage.Inspection{Name: name}}
-	return i, i.run()
+	err := i.run()
+	if err == nil && i.idx == nil && i.m != nil && !i.m.dropped {
+		err = i.rebuild(h)
+	}
+	return i, err
 }
 
 type inspection struct {
 	d   *dir
 	m   *manifest
-	idx *index.Index // nil if it is damaged
+	idx *index.Index // nil if it is damaged, and can not be made anew
 	out storage.Inspection
 }
 

@@ -35,7 +35,7 @@ func TestInspect(t *testing.T) {
 	}
 	inspect := func() *storage.Inspection {
 		t.Helper()
-		i, err := filelog.Inspect(disk, "store", "e")
+		i, err := filelog.Inspect(disk, "store", "e", historyOne)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,14 +80,14 @@ func TestInspect(t *testing.T) {
 // salvage expects all but what is lost to be saved, and the damaged files to be left as they are.
 func salvage(t *testing.T, disk *simfs.FS, i *storage.Inspection) {
 	t.Helper()
-	lost, err := filelog.Salvage(disk, "store", "e", "saved")
+	lost, err := filelog.Salvage(disk, "store", "e", "saved", historyOne)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(lost, i.Lost) {
 		t.Errorf("lost %v, want %v", lost, i.Lost)
 	}
-	if again, err := filelog.Inspect(disk, "store", "e"); err != nil || len(again.Damage) != 2 {
+	if again, err := filelog.Inspect(disk, "store", "e", historyOne); err != nil || len(again.Damage) != 2 {
 		t.Errorf("the damaged engine was changed: %v, %v", again, err)
 	}
 	store, err := filelog.OpenStore(disk, "saved")

@@ -15,9 +15,9 @@ import (
 var ErrNoIndex = errors.New("storage: what says which messages are there is damaged")
 
 // Salvage makes, below another root, an engine of the same name with all that can be read of one that no
-// server has open, and tells what can not. The damaged one stays as it is.
-func Salvage(fs vfs.FS, root, name, to string) (lost []storage.LostMessage, err error) {
-	i, err := inspect(fs, root, name)
+// server has open, and tells what can not. The damaged one stays as it is; its index is rebuilt if need be.
+func Salvage(fs vfs.FS, root, name, to string, h History) (lost []storage.LostMessage, err error) {
+	i, err := inspect(fs, root, name, h)
 	if err != nil {
 		return nil, err
 	}
