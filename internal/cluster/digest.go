@@ -3,9 +3,7 @@ package cluster
 import (
 	"encoding/hex"
 	"fmt"
-	"io"
 
-	"github.com/cleatkv/cleat/internal/replica"
 	"github.com/cleatkv/cleat/internal/storage"
 )
 
@@ -26,28 +24,27 @@ func (s *Stream) Digest() (Digest, error) {
 	if l == nil || l.closed {
 		return Digest{}, ErrNoReplica
 	}
-	return digestOf(l.machine)
+	return digestOf(l.engine)
 }
 
 // MetaDigest does the same for the meta group.
 func (c *Cluster) MetaDigest() (Digest, error) {
-	m := c.Meta()
-	if m == nil {
+	if c.Meta() == nil {
 		return Digest{}, ErrNoReplica
 	}
-	return digestOf(m)
+	return digestOf(c.metaEngine)
 }
 
-func digestOf(m replica.Machine) (Digest, error) {
-	r, w := io.Pipe()
-	go func() { // Ends at the latest when r is closed.
-		_, err := m.WriteSnapshot(w)
-		w.CloseWithError(err)
-	}()
-	d, err := storage.ReadDigest(r)
-	r.Close()
+func digestOf(e storage.Engine) (Digest, error) {
+	f := e.Freeze()
+	defer f.Release()
+	d, err := storage.DigestOf(f, func() error { return nil })
 	if err != nil {
 		return Digest{}, fmt.Errorf("cluster: digest: %w", err)
 	}
-	return Digest{Applied: d.At.Index, Term: d.At.Term, Sum: hex.EncodeToString(d.Sum[:])}, nil
+	return asDigest(d), nil
+}
+
+func asDigest(d storage.Digest) Digest {
+	return Digest{Applied: d.At.Index, Term: d.At.Term, Sum: hex.EncodeToString(d.Sum[:])}
 }

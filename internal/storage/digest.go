@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
 	"io"
 )
 
@@ -16,6 +17,43 @@ type Digest struct {
 	Sum [sha256.Size]byte
 }
 
+// Frozen is the state of an engine at one moment. It stays what it was, whatever is done with the engine,
+// also after its end, but for messages that are erased: then Walk fails. It holds on to memory and files, so
+// who has one releases it, once.
+type Frozen interface {
+	Applied() Applied
+	// Walk calls message for all messages in order of sequence, then aux for all auxiliary records in order
+	// of key, until one returns an error, which it returns. What they are given is theirs until they return.
+	Walk(message func(*Message) error, aux func(key string, value []byte) error) error
+	// Last is the last sequence ever assigned and the time of the last message ever stored.
+	Last() (seq uint64, time int64)
+	Release()
+}
+
+// digestStep is after how many bytes pause is called.
+const digestStep = 64 << 10
+
+// DigestOf makes the digest of a frozen state. pause is called again and again on the way; its error ends
+// that.
+func DigestOf(f Frozen, pause func() error) (Digest, error) {
+	h := newHasher(f.Last())
+	step := func() error {
+		if len(h.buf) < digestStep {
+			return nil
+		}
+		h.flush()
+		return pause()
+	}
+	err := f.Walk(func(m *Message) error {
+		h.message(m)
+		return step()
+	}, func(key string, value []byte) error {
+		h.aux(key, value)
+		return step()
+	})
+	return Digest{At: f.Applied(), Sum: h.sum()}, err
+}
+
 // ReadDigest makes the digest of what a snapshot stream carries. Frames and their sizes do not count: what is in them does.
 func ReadDigest(r io.Reader) (d Digest, err error) {
 	sr, err := NewSnapshotReader(r)
@@ -24,36 +62,60 @@ func ReadDigest(r io.Reader) (d Digest, err error) {
 	}
 	s := sr.State()
 	d.At = s.Applied
-	h := sha256.New()
-	b := binary.LittleEndian.AppendUint64(nil, s.LastSeq)
-	b = binary.LittleEndian.AppendUint64(b, uint64(s.LastTime))
+	h := newHasher(s.LastSeq, s.LastTime)
 	for {
-		h.Write(b)
 		it, err := sr.Next()
-		if errors.Is(err, io.EOF) {
-			h.Sum(d.Sum[:0])
+		switch {
+		case errors.Is(err, io.EOF):
+			d.Sum = h.sum()
 			return d, nil
-		}
-		if err != nil {
+		case err != nil:
 			return d, err
+		case it.Message == nil:
+			h.aux(it.Key, it.Value)
+		default:
+			h.message(it.Message)
 		}
-		b = appendItem(b[:0], &it)
+		h.flush()
 	}
 }
 
-// appendItem encodes an item so that no two different ones have the same bytes.
-func appendItem(b []byte, it *SnapshotItem) []byte {
-	m := it.Message
-	if m == nil {
-		b = append(b, frameAux)
-		b = appendBytes(b, it.Key)
-		return appendBytes(b, it.Value)
-	}
-	b = append(b, frameMessages)
-	b = binary.LittleEndian.AppendUint64(b, m.Seq)
-	b = binary.LittleEndian.AppendUint64(b, uint64(m.Time))
-	b = binary.LittleEndian.AppendUint64(b, uint64(m.Expires))
-	b = appendBytes(b, m.Subject)
-	b = appendBytes(b, m.Header)
-	return appendBytes(b, m.Data)
+// hasher takes in a state, encoded so that no two different ones have the same bytes.
+type hasher struct {
+	h   hash.Hash
+	buf []byte
+}
+
+func newHasher(lastSeq uint64, lastTime int64) *hasher {
+	h := &hasher{h: sha256.New()}
+	h.buf = binary.LittleEndian.AppendUint64(h.buf, lastSeq)
+	h.buf = binary.LittleEndian.AppendUint64(h.buf, uint64(lastTime))
+	return h
+}
+
+func (h *hasher) flush() {
+	h.h.Write(h.buf)
+	h.buf = h.buf[:0]
+}
+
+func (h *hasher) message(m *Message) {
+	h.buf = append(h.buf, frameMessages)
+	h.buf = binary.LittleEndian.AppendUint64(h.buf, m.Seq)
+	h.buf = binary.LittleEndian.AppendUint64(h.buf, uint64(m.Time))
+	h.buf = binary.LittleEndian.AppendUint64(h.buf, uint64(m.Expires))
+	h.buf = appendBytes(h.buf, m.Subject)
+	h.buf = appendBytes(h.buf, m.Header)
+	h.buf = appendBytes(h.buf, m.Data)
+}
+
+func (h *hasher) aux(key string, value []byte) {
+	h.buf = append(h.buf, frameAux)
+	h.buf = appendBytes(h.buf, key)
+	h.buf = appendBytes(h.buf, value)
+}
+
+func (h *hasher) sum() (sum [sha256.Size]byte) {
+	h.flush()
+	h.h.Sum(sum[:0])
+	return sum
 }

@@ -177,7 +177,7 @@ type Tx interface {
 }
 
 // Engine keeps one stream replica's messages. Reader's methods may be called by any goroutine at
-// any time; each is atomic by itself. Begin is the owner's alone. Checkpoint, Compact and
+// any time; each is atomic by itself. So may Freeze and what it returns. Begin is the owner's alone. Checkpoint, Compact and
 // WriteSnapshot are called by background workers, at most one at a time for each engine, and
 // do not hold up Begin, Commit or reads for longer than a few milliseconds.
 //
@@ -211,6 +211,9 @@ type Engine interface {
 
 	// WriteSnapshot writes the whole state at one position to w, and returns the position.
 	WriteSnapshot(w io.Writer) (Applied, error)
+
+	// Freeze holds on to the state as it is now. It takes a moment, whatever there is.
+	Freeze() Frozen
 
 	// InstallSnapshot replaces the whole state by one that WriteSnapshot wrote, durably and
 	// atomically: after a crash either the old state or the new one is there.

@@ -392,6 +392,14 @@ func (v *view) writeSnapshot(w io.Writer, st *state) error {
 	if err != nil {
 		return err
 	}
+	if err := v.walk(sw.Message, sw.Aux); err != nil {
+		return err
+	}
+	return sw.Close()
+}
+
+// walk calls message for all messages and then aux for all auxiliary records, until one fails.
+func (v *view) walk(message func(*storage.Message) error, aux func(string, []byte) error) (err error) {
 	c := &seqCursor{v: v, it: v.over(kindMessage)}
 	for more := c.Seek(0); more; more = c.Next() {
 		m, ok := decodeMessage(c.Seq(), c.value())
@@ -399,18 +407,18 @@ func (v *view) writeSnapshot(w io.Writer, st *state) error {
 			v.damaged(c.it.Key(), "a message")
 			return v.err
 		}
-		if err := sw.Message(&m); err != nil {
+		if err := message(&m); err != nil {
 			return err
 		}
 	}
+	if v.err != nil {
+		return v.err
+	}
 	v.auxRange("", func(key string, value []byte) bool {
-		err = sw.Aux(key, value)
+		err = aux(key, value)
 		return err == nil
 	})
-	if err != nil || v.err != nil {
-		return err
-	}
-	return sw.Close()
+	return errors.Join(err, v.err)
 }
 
 // InstallSnapshot implements storage.Engine. The new state is written under a new number; the name

@@ -137,7 +137,12 @@ func (c *contest) readPairs() {
 }
 
 func (c *contest) maintain() {
-	err := c.e.Checkpoint()
+	f := c.e.Freeze()
+	defer f.Release()
+	before, err := storage.DigestOf(f, func() error { return nil })
+	if err == nil {
+		err = c.e.Checkpoint()
+	}
 	for more := true; more && err == nil; {
 		more, err = c.e.Compact()
 	}
@@ -146,6 +151,12 @@ func (c *contest) maintain() {
 	}
 	if err == nil {
 		err = c.e.Verify()
+	}
+	if err == nil {
+		var after storage.Digest
+		if after, err = storage.DigestOf(f, func() error { return nil }); after.Sum != before.Sum || after.At.Index != before.At.Index {
+			c.t.Errorf("a frozen state is another one later: at %d, then at %d", before.At.Index, after.At.Index)
+		}
 	}
 	if err != nil {
 		c.t.Errorf("background: %v", err)

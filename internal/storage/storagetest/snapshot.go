@@ -79,6 +79,11 @@ func testDigest(t *testing.T, s *site) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		f := e.Freeze()
+		defer f.Release()
+		if same, err := storage.DigestOf(f, func() error { return nil }); err != nil || same.Sum != d.Sum || same.At.Index != d.At.Index {
+			t.Fatalf("as it is: %x at %d, in a snapshot %x at %d; %v", same.Sum, same.At.Index, d.Sum, d.At.Index, err)
+		}
 		return d
 	}
 	var stream bytes.Buffer

@@ -81,6 +81,7 @@ func Conformance(t *testing.T, k Kind) {
 		{"Expiry", testExpiry},
 		{"Snapshot", testSnapshot},
 		{"Digest", testDigest},
+		{"Freeze", testFreeze},
 		{"SnapshotDamaged", testSnapshotDamaged},
 		{"Names", testNames},
 		{"CallbackMayRead", testCallbackMayRead},
