@@ -114,7 +114,7 @@ func follow(t *testing.T, servers []*process.Server, first int, bucket string) [
 	return []*follower{watcher, ordered, push}
 }
 
-// followJS watches the bucket with a JavaScript package, in a process that ends with the test.
+// followJS watches the bucket with both JavaScript packages, in processes that end with the test.
 // Where there is no JavaScript, TestJS says so.
 func followJS(t *testing.T, servers []*process.Server, first int, bucket string) []*follower {
 	t.Helper()
@@ -129,13 +129,23 @@ func followJS(t *testing.T, servers []*process.Server, first int, bucket string)
 	for i := range servers {
 		urls = append(urls, servers[(first+i)%len(servers)].Addr)
 	}
-	cmd := exec.Command(node, "watch.js", bucket)
+	var all []*follower
+	for _, pkg := range []string{"nats", "@nats-io/kv"} {
+		cmd := exec.Command(node, "watch.js", bucket, pkg)
+		cmd.Env = append(os.Environ(), "CLEAT_COMPAT_URLS="+strings.Join(urls, ","))
+		all = append(all, followProcess(t, cmd, fmt.Sprintf("watcher of %s at n%d", pkg, first)))
+	}
+	return all
+}
+
+// followProcess notes what a program prints.
+func followProcess(t *testing.T, cmd *exec.Cmd, what string) *follower {
+	t.Helper()
 	cmd.Dir, cmd.Stderr = "js", os.Stderr
-	cmd.Env = append(os.Environ(), "CLEAT_COMPAT_URLS="+strings.Join(urls, ","))
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	f := &follower{what: fmt.Sprint("JavaScript watcher at n", first)}
+	f := &follower{what: what}
 	ready := make(chan struct{})
 	var read sync.WaitGroup
 	read.Go(func() {
@@ -159,9 +169,9 @@ func followJS(t *testing.T, servers []*process.Server, first int, bucket string)
 	select {
 	case <-ready:
 	case <-time.After(2 * wait):
-		t.Fatal("the JavaScript watcher does not begin")
+		t.Fatalf("the %s does not begin", what)
 	}
-	return []*follower{f}
+	return f
 }
 
 // Watchers and ordered consumers are told every revision once and in order, whether the server dies
@@ -242,6 +252,51 @@ func TestClusterWatchersSurviveServers(t *testing.T) {
 		if late == 0 {
 			break
 		}
+	}
+	for _, f := range all {
+		f.check(t, last)
+	}
+}
+
+// A watcher goes on within seconds when the server that delivered to it dies, also one whose client
+// looks for its consumer once a minute only, and though nothing was written meanwhile.
+func TestPromiseWatchersGoOnSoon(t *testing.T) {
+	servers := process.NewCluster(t, 3, "")
+	ctx := testContext(t)
+	writer, err := jetstream.New(roaming(t, servers, 2))
+	must(t, err)
+	kv, err := writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", Replicas: 3, History: 64})
+	must(t, err)
+	put := func() (last uint64) {
+		t.Helper()
+		untilDone(t, func() error {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			last, err = kv.Put(ctx, "k", nil)
+			return err
+		})
+		return last
+	}
+	arrives := func(f *follower, last uint64) {
+		t.Helper()
+		untilDone(t, func() error {
+			if n := f.count(); n < int(last) {
+				return fmt.Errorf("%s: %d of %d revisions", f.what, n, last)
+			}
+			return nil
+		})
+	}
+	put()
+	all := append(followJS(t, servers, 0, "b"), follow(t, servers, 0, "b")...)
+	for _, f := range all {
+		arrives(f, 1)
+	}
+	time.Sleep(2 * time.Second) // Only what lasts is known to other servers.
+	servers[0].Kill()
+	time.Sleep(2 * time.Second) // The clients are connected elsewhere by now.
+	last := put()
+	for _, f := range all {
+		arrives(f, last)
 	}
 	for _, f := range all {
 		f.check(t, last)

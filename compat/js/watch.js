@@ -1,14 +1,16 @@
-// Follows a bucket with the watcher of the package "nats", through the loss of servers, and prints a
-// line with the revision of each entry after one with 0, when it begins. It runs until it is killed.
+// Follows a bucket with the watcher of a package, "nats" or "@nats-io/kv", through the loss of servers, and
+// prints a line with the revision of each entry after one with 0, when it begins. It runs until it is killed.
 //
-//   CLEAT_COMPAT_URLS=host:port,... node watch.js BUCKET
-//
-// The watcher of @nats-io/kv misses nothing either, but looks for a lost consumer after 60 s only.
-import { connect } from "nats";
+//   CLEAT_COMPAT_URLS=host:port,... node watch.js BUCKET PACKAGE
+import { connect as connectOld } from "nats";
+import { connect } from "@nats-io/transport-node";
+import { Kvm } from "@nats-io/kv";
 
-const servers = process.env.CLEAT_COMPAT_URLS.split(",");
-const nc = await connect({ servers, noRandomize: true, maxReconnectAttempts: -1, reconnectTimeWait: 50 });
-const kv = await nc.jetstream().views.kv(process.argv[2]);
+const [bucket, name] = process.argv.slice(2);
+const options = { servers: process.env.CLEAT_COMPAT_URLS.split(","), noRandomize: true, maxReconnectAttempts: -1, reconnectTimeWait: 50 };
+const kv = name === "nats"
+  ? await (await connectOld(options)).jetstream().views.kv(bucket)
+  : await new Kvm(await connect(options)).open(bucket);
 const watch = await kv.watch({ include: "history" });
 console.log(0);
 for await (const entry of watch) {

@@ -15,6 +15,7 @@ type Spec struct {
 	Config  api.ConsumerConfig // checked, with its defaults filled in
 	Created int64              // Unix nanoseconds
 	Start   Start
+	Skip    uint64 // numbers of deliveries that were used before
 }
 
 // Consumer is the machine of one consumer, on the server that delivers for it. It has no lock: its
@@ -66,6 +67,7 @@ func New(r storage.Reader, spec Spec, acks *Acks, now int64) *Consumer {
 	}
 	if acks == nil {
 		c.acks = newAcks(ruleOf(&c.cfg), spec.Start.Seq)
+		c.acks.skip(spec.Skip)
 	}
 	at := max(spec.Start.Seq, c.acks.Delivered().Stream+1)
 	c.cursor = newCursor(r, Filters(&c.cfg), at, spec.Start.Snap)

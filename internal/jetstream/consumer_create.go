@@ -170,15 +170,8 @@ func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRe
 	if s.full(most) {
 		return nil, api.ErrMaximumConsumers
 	}
-	f := &feed{set: s, source: source, name: cfg.Name, created: now}
-	var info *api.ConsumerInfo
-	if !s.begin(f, &cfg, func(r storage.Reader) *consumer.Consumer {
-		spec := consumer.Spec{Stream: s.st.Name(), Name: cfg.Name, Config: cfg, Created: now, Start: consumer.StartOf(r, &cfg)}
-		m := consumer.New(r, spec, nil, now)
-		m.Bind(&consumer.Turn{Interest: s.interest, Now: now})
-		info = m.Info(now)
-		return m
-	}) {
+	f, info := s.beginLocal(source, &cfg, now, 0)
+	if f == nil {
 		if s.get(cfg.Name) == nil {
 			return nil, api.ErrUnavailable // The stream, or the server, is about to go, or can not be read.
 		}
@@ -186,6 +179,31 @@ func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRe
 	}
 	s.adviseAction(f.name, "CREATED", "create")
 	return info, nil
+}
+
+// beginLocal makes an ephemeral consumer, the first of whose deliveries has the number after skip.
+func (s *consumerSet) beginLocal(source *stream.Stream, cfg *api.ConsumerConfig, now int64, skip uint64) (*feed, *api.ConsumerInfo) {
+	f := &feed{set: s, source: source, name: cfg.Name, created: now}
+	var info *api.ConsumerInfo
+	if !s.begin(f, cfg, func(r storage.Reader) *consumer.Consumer {
+		spec := consumer.Spec{Stream: s.st.Name(), Name: cfg.Name, Config: *cfg, Created: now, Start: consumer.StartOf(r, cfg), Skip: skip}
+		m := consumer.New(r, spec, nil, now)
+		m.Bind(&consumer.Turn{Interest: s.interest, Now: now})
+		info = m.Info(now)
+		return m
+	}) {
+		return nil, nil
+	}
+	s.svc.revival.began(f, cfg)
+	return f, info
+}
+
+// revive makes a consumer again that another server had, unless its name is taken meanwhile. See revival.
+func (s *consumerSet) revive(source *stream.Stream, cfg api.ConsumerConfig) {
+	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = api.DeliverLast, 0, nil
+	if f, _ := s.beginLocal(source, &cfg, time.Now().UnixNano(), revivedSkip); f != nil {
+		f.wake()
+	}
 }
 
 func (s *consumerSet) updateLocal(f *feed, cfg *api.ConsumerConfig) (*api.ConsumerInfo, *api.Error) {

@@ -236,6 +236,7 @@ func (s *consumerSet) remove(f *feed, status string) {
 	if had {
 		var out broker.Batch
 		f.end(&out, status)
+		s.svc.revival.ended(f, status)
 		out.Flush()
 	}
 }

@@ -14,9 +14,10 @@ import (
 
 // Kinds of frames between servers; see the functions that build them.
 const (
-	kindRequest = cluster.KindOthers + 16 + iota // an API request for a server that can answer it
-	kindAnswer                                   // what came of one
-	kindDirect                                   // a direct get for a server with a replica
+	kindRequest  = cluster.KindOthers + 16 + iota // an API request for a server that can answer it
+	kindAnswer                                    // what came of one
+	kindDirect                                    // a direct get for a server with a replica
+	kindWatchers                                  // of watchers that the sender delivers to
 )
 
 // verdict says what came of a request that was sent to another server.
@@ -103,6 +104,7 @@ func (s *Service) Attach(c *cluster.Cluster) {
 		e.kick()
 	})
 	e.group.Go(e.run)
+	s.revival = newRevival(s, c)
 }
 
 func (e *elsewhere) close() {

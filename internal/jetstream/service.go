@@ -62,6 +62,7 @@ type Service struct {
 	makers    []func(*hosted) part
 	copiers   sync.WaitGroup // of the streams with sources
 	ops       operations
+	revival   *revival // nil outside of a cluster, as elsewhere
 
 	mu       sync.RWMutex
 	hosted   map[*cluster.Stream]*hosted
@@ -166,6 +167,7 @@ func (s *Service) Close() {
 	s.copiers.Wait()
 	if s.elsewhere != nil {
 		s.elsewhere.close()
+		s.revival.close()
 	}
 	s.sched.close()
 	s.jobs.close()

@@ -1,0 +1,359 @@
+package jetstream
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
+	"github.com/cleatkv/cleat/internal/consumer"
+	"github.com/cleatkv/cleat/internal/peer"
+)
+
+// revival brings the consumers of watchers back whose server was lost.
+//
+// Such a consumer lives in the memory of one server. When that is lost, its client finds out by the
+// heartbeats that it misses, some clients after a minute only. So each server tells the others that have
+// a replica of the stream which watchers it delivers to, and when it is lost, the leader of the stream
+// makes their consumers again, for those whose clients are connected elsewhere now.
+//
+// How far the client had come is not known. The new consumer begins with the newest message, and with a
+// number of delivery that follows no other. The client takes that for what it is, a sign that deliveries
+// are missing, throws the message away and asks for a consumer from the revision on that it saw last.
+// That is the logic of ordered consumers (ADR-17), and only their consumers are brought back.
+type revival struct {
+	svc     *Service
+	cluster *cluster.Cluster
+
+	mu    sync.Mutex
+	fresh []*feed            // of this server, which nobody has been told of yet, oldest first
+	told  map[*feed]struct{} // of this server, which others know of
+	over  []ending           // of what others know
+	met   []uint64           // servers that know of none yet
+	far   map[farKey]*farWatch
+	lost  int // of far, how many have no server
+
+	wake  chan struct{}
+	done  chan struct{}
+	group sync.WaitGroup
+}
+
+// ending is the end of a consumer, of which others have to hear.
+type ending struct {
+	feed *feed
+	lost bool // it can no longer be delivered for here; its client is still there
+}
+
+type farKey struct{ account, stream, name string }
+
+// farWatch is a consumer that another server delivers for.
+type farWatch struct {
+	server uint64
+	cfg    api.ConsumerConfig
+	lost   time.Time // zero while the server has it
+}
+
+const (
+	// tellAfter spares the others what most watchers are: a list of keys that ends at once.
+	tellAfter = time.Second
+	// A server that only lost a connection says within reviveAfter that it still has its watchers. For
+	// reviveFor a client may look for another server.
+	reviveAfter = 500 * time.Millisecond
+	reviveFor   = 5 * time.Minute
+	reviveEvery = 100 * time.Millisecond
+
+	farMax  = 1 << 17 // consumers of others that are remembered
+	newsMax = 64      // consumers in one frame
+
+	// revivedSkip is more than the deliveries of any consumer, and exact in the numbers of all clients.
+	revivedSkip = 1 << 48
+)
+
+// watchNews is a frame about watchers of one stream.
+type watchNews struct {
+	Account string
+	Stream  string
+	Began   []api.ConsumerConfig `json:",omitempty"`
+	Ended   []string             `json:",omitempty"`
+	Lost    []string             `json:",omitempty"` // can no longer be delivered for there
+}
+
+func newRevival(s *Service, c *cluster.Cluster) *revival {
+	r := &revival{
+		svc: s, cluster: c, told: make(map[*feed]struct{}), far: make(map[farKey]*farWatch),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	c.Handle(kindWatchers, r.receive)
+	c.WatchPeers(r.peerChanged)
+	r.group.Go(r.run)
+	return r
+}
+
+func (r *revival) close() {
+	close(r.done)
+	r.group.Wait()
+}
+
+// revives tells whether a consumer is one whose client starts anew when deliveries are missing.
+func revives(cfg *api.ConsumerConfig) bool {
+	return cfg.DeliverSubject != "" && cfg.DeliverGroup == "" && cfg.AckPolicy == api.AckNone && cfg.Durable == "" &&
+		cfg.MaxDeliver == 1 && cfg.FlowControl && cfg.IdleHeartbeat > 0
+}
+
+func (r *revival) kick() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// began and ended are told of the consumers of this server. r is nil outside of a cluster.
+func (r *revival) began(f *feed, cfg *api.ConsumerConfig) {
+	if r == nil || !revives(cfg) {
+		return
+	}
+	r.mu.Lock()
+	r.fresh = append(r.fresh, f)
+	r.mu.Unlock()
+	r.kick()
+}
+
+func (r *revival) ended(f *feed, status string) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	_, told := r.told[f]
+	delete(r.told, f)
+	if told && status != consumer.EndShutdown { // Then others shall take it for lost with the server.
+		r.over = append(r.over, ending{f, status == consumer.EndLeader})
+	}
+	r.mu.Unlock()
+	r.kick()
+}
+
+// others are the servers that may come to lead the stream.
+func (r *revival) others(cs *cluster.Stream) []uint64 {
+	var all []uint64
+	for _, id := range cs.Servers() {
+		if id != r.cluster.ServerID() {
+			all = append(all, id)
+		}
+	}
+	return all
+}
+
+// tell sends news. A server that cannot be reached is told everything when it comes back.
+func (r *revival) tell(cs *cluster.Stream, news watchNews, to []uint64) {
+	news.Account, news.Stream = cs.Account(), cs.Name()
+	b, err := json.Marshal(news)
+	if err != nil {
+		return // Configurations have come as JSON.
+	}
+	for _, id := range to {
+		_ = r.cluster.SendPeer(id, peer.LaneRequests, kindWatchers, func(frame []byte) []byte { return append(frame, b...) })
+	}
+}
+
+func (r *revival) peerChanged(server uint64, _ string, up bool) {
+	r.mu.Lock()
+	if up {
+		r.met = append(r.met, server)
+	} else {
+		for _, w := range r.far { // order: each is independent
+			if w.server == server {
+				r.lose(w)
+			}
+		}
+	}
+	r.mu.Unlock()
+	r.kick()
+}
+
+// lose notes that a consumer has no server. r.mu is held.
+func (r *revival) lose(w *farWatch) {
+	if w.lost.IsZero() {
+		w.lost = time.Now()
+		r.lost++
+	}
+}
+
+// forget and remember keep count. r.mu is held.
+func (r *revival) forget(k farKey) {
+	if w := r.far[k]; w != nil && !w.lost.IsZero() {
+		r.lost--
+	}
+	delete(r.far, k)
+}
+
+func (r *revival) remember(k farKey, w *farWatch) {
+	r.forget(k)
+	if len(r.far) < farMax {
+		r.far[k] = w
+	}
+}
+
+func (r *revival) receive(from uint64, payload []byte) error {
+	var news watchNews
+	if json.Unmarshal(payload, &news) != nil {
+		return errMalformed
+	}
+	key := func(name string) farKey { return farKey{news.Account, news.Stream, name} }
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, cfg := range news.Began {
+		r.remember(key(cfg.Name), &farWatch{server: from, cfg: cfg})
+	}
+	for _, name := range news.Ended {
+		if w := r.far[key(name)]; w != nil && w.server == from {
+			r.forget(key(name))
+		}
+	}
+	for _, name := range news.Lost {
+		if w := r.far[key(name)]; w != nil && w.server == from {
+			r.lose(w)
+		}
+	}
+	r.kick()
+	return nil
+}
+
+// run tells of consumers that have lived for a while, and brings back what is lost. It sleeps while
+// there is neither.
+func (r *revival) run() {
+	ticker := time.NewTicker(reviveEvery)
+	defer ticker.Stop()
+	for {
+		r.mu.Lock()
+		busy := len(r.fresh) > 0 || r.lost > 0
+		r.mu.Unlock()
+		tick := ticker.C
+		if !busy {
+			tick = nil
+		}
+		select {
+		case <-r.done:
+			return
+		case <-r.wake:
+		case <-tick:
+		}
+		r.spread(time.Now())
+		for k, w := range r.due(time.Now()) { // order: each is independent
+			r.revive(k, w)
+		}
+	}
+}
+
+// spread tells others of what is new here and what has ended, and those that were met of everything.
+func (r *revival) spread(now time.Time) {
+	r.mu.Lock()
+	n := 0
+	for n < len(r.fresh) && r.fresh[n].created <= now.Add(-tellAfter).UnixNano() {
+		n++
+	}
+	fresh := r.fresh[:n:n]
+	r.fresh = r.fresh[n:]
+	met, over := r.met, r.over
+	r.met, r.over = nil, nil
+	var told []*feed
+	if len(met) > 0 {
+		for f := range r.told { // order: no matter to the receiver
+			told = append(told, f)
+		}
+	}
+	for _, f := range fresh {
+		if f.set.get(f.name) == f {
+			r.told[f] = struct{}{}
+		}
+	}
+	r.mu.Unlock()
+	r.announce(fresh, nil)
+	r.announce(told, met)
+	for _, e := range over {
+		news := watchNews{Ended: []string{e.feed.name}}
+		if e.lost {
+			news = watchNews{Lost: []string{e.feed.name}}
+		}
+		r.tell(e.feed.set.st, news, r.others(e.feed.set.st))
+	}
+}
+
+// announce tells the servers of each stream, or those of them that are in only, of consumers.
+func (r *revival) announce(feeds []*feed, only []uint64) {
+	news := make(map[*cluster.Stream][]api.ConsumerConfig)
+	send := func(cs *cluster.Stream) {
+		to := r.others(cs)
+		if only != nil {
+			to = intersect(to, only)
+		}
+		r.tell(cs, watchNews{Began: news[cs]}, to)
+		delete(news, cs)
+	}
+	for _, f := range feeds {
+		cs := f.set.st
+		if f.set.get(f.name) != f {
+			continue // It has ended meanwhile.
+		}
+		cfg := f.config()
+		cfg.Name = f.name
+		if news[cs] = append(news[cs], cfg); len(news[cs]) == newsMax {
+			send(cs)
+		}
+	}
+	for cs := range news { // order: frames of different streams
+		send(cs)
+	}
+}
+
+func intersect(a, b []uint64) (both []uint64) {
+	for _, x := range a {
+		for _, y := range b {
+			if x == y {
+				both = append(both, x)
+				break
+			}
+		}
+	}
+	return both
+}
+
+// due returns the consumers that may be brought back now, and forgets those whose clients have not
+// come back for too long.
+func (r *revival) due(now time.Time) map[farKey]*farWatch {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lost == 0 {
+		return nil
+	}
+	due := make(map[farKey]*farWatch)
+	for k, w := range r.far { // order: each is independent
+		switch since := now.Sub(w.lost); {
+		case w.lost.IsZero() || since < reviveAfter:
+		case since > reviveFor:
+			r.forget(k)
+		default:
+			due[k] = w
+		}
+	}
+	return due
+}
+
+// revive makes a consumer again if it is this server's to do, and its client is there.
+func (r *revival) revive(k farKey, w *farWatch) {
+	cs := r.cluster.Stream(k.account, k.stream)
+	if cs == nil || !cs.IsLeader() {
+		return
+	}
+	set, source := r.svc.setOf(cs), cs.Machine()
+	if set == nil || source == nil || !set.interest(w.cfg.DeliverSubject, "") {
+		return
+	}
+	r.mu.Lock()
+	mine := r.far[k] == w
+	r.forget(k)
+	r.mu.Unlock()
+	if mine {
+		set.revive(source, w.cfg)
+	}
+}
