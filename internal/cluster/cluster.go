@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,9 @@ type Options struct {
 	// 0: for ever.
 	ReplaceAfter time.Duration
 
+	// CompareEvery is how often the replicas of a stream are compared; 0: every ten minutes, below 0: never.
+	CompareEvery time.Duration
+
 	balanceAfter time.Duration // see balance; of tests
 
 	// OnFatal is called once if the server must stop because its log can no longer be
@@ -98,6 +102,7 @@ type Cluster struct {
 	healer    healer // the plan loop's
 	founding  *founding
 	snapshots *snapshots
+	comparer  *comparer
 
 	metaMachine atomic.Pointer[meta.Machine]
 	metaEngine  storage.Engine
@@ -136,6 +141,8 @@ func New(o Options) *Cluster {
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.forward, c.founding, c.snapshots = newForwarder(c), newFounding(c), newSnapshots(c)
+	c.comparer = newComparer(c)
+	c.opts.CompareEvery = cmp.Or(o.CompareEvery, compareEvery)
 	c.disk.init()
 	return c
 }
@@ -291,6 +298,7 @@ func (c *Cluster) run() {
 	c.wg.Go(c.tickLoop)
 	c.wg.Go(c.learnIssued)
 	if c.Clustered() {
+		c.wg.Go(c.comparer.run)
 		c.wg.Go(c.planLoop)
 		c.wg.Go(c.beatLoop)
 	}
@@ -414,6 +422,7 @@ func (c *Cluster) close() error {
 		errs = append(errs, c.transport.Close())
 	}
 	c.wg.Wait()
+	c.comparer.drain()
 	for _, g := range c.groups() {
 		g.held.close()
 	}
@@ -523,6 +532,7 @@ func (e env) Now() int64 { return time.Now().UnixNano() }
 func (e env) Applied(r *replica.Replica) {
 	if s := e.c.groupOf(r).stream; s != nil {
 		s.applied()
+		s.freeze(r)
 		e.c.opts.Hooks.Applied(s)
 		return
 	}

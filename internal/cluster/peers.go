@@ -25,6 +25,7 @@ const (
 	kindGenesis                          // see founding
 	kindJoin                             // see founding
 	kindSnapshot                         // see snapshots.go
+	kindCompare                          // see compare.go
 	kindBeat                             // see beats.go
 
 	KindOthers = peer.KindFirst + 32
@@ -53,6 +54,8 @@ type greeting struct {
 	MessagesOnly bool `json:"messages_only,omitempty"`
 	// Beats is set by servers that want to be told that others live.
 	Beats bool `json:"beats,omitempty"`
+	// Compares is set by servers that know the command for it; see compare.go.
+	Compares bool `json:"compares,omitempty"`
 	// Others is what packages above want all servers to know.
 	Others map[string]json.RawMessage `json:"others,omitempty"`
 }
@@ -167,7 +170,7 @@ type peerHandler struct{ c *Cluster }
 
 // Hello greets.
 func (h peerHandler) Hello() json.RawMessage {
-	g := greeting{Cluster: h.c.identity().cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly}
+	g := greeting{Cluster: h.c.identity().cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly, Compares: true}
 	if m := h.c.Meta(); m != nil {
 		g.Former = m.FormerIDs()
 	}
@@ -228,6 +231,8 @@ func (h peerHandler) Frame(from uint64, kind peer.Kind, payload []byte) error {
 		return c.founding.receive(from, payload)
 	case kindJoin:
 		return c.founding.receiveJoin(from, payload)
+	case kindCompare:
+		return c.comparer.receive(from, payload)
 	case kindSnapshot:
 		return c.snapshots.transfers.Receive(from, payload)
 	case kindBeat:

@@ -42,6 +42,7 @@ func (c *Cluster) planLoop() {
 		}
 		for _, s := range c.local() {
 			s.plan()
+			s.compare(time.Now())
 			s.replace()
 		}
 	}

@@ -15,7 +15,7 @@ import (
 //	Delete          | seq uvarint | erase 1 |
 //	Purge           | seq uvarint | keep uvarint | filter ... |
 //	Configure       | JSON of Configure |
-//	Expire          nothing
+//	Expire, Compare nothing
 //	Consumer...     what package consumer makes of it
 //	Copied          see copiedParts
 //	Mirrored        see mirroredParts
@@ -146,6 +146,9 @@ func decodeConfigure(b []byte) (*Configure, error) {
 	}
 	return c, nil
 }
+
+// EncodeCompare makes the command that has all replicas hold on to one state, see TakeFrozen.
+func EncodeCompare() []byte { return []byte{byte(KindCompare)} }
 
 // EncodeExpire gives the bytes of the command.
 func EncodeExpire() []byte { return []byte{byte(KindExpire)} }

@@ -19,6 +19,7 @@ const (
 	KindCopied        Kind = 9  // store a message of a source, if it is the one to come next
 	KindMirrored      Kind = 10 // store a message of the mirror's origin, or pass over missing ones
 	KindPurgeSome     Kind = 11 // remove many, but not too many at a time
+	KindCompare       Kind = 12 // change nothing, and hold on to the state, for it to be compared with that of the other replicas
 )
 
 // Delete removes one message; with Erase its bytes are overwritten too.

@@ -39,6 +39,7 @@ type Stream struct {
 	lastID  []byte
 	ageHead ageHead
 	events  []event // of the change in progress
+	frozen  Frozen
 	scratch marks
 }
 
@@ -168,7 +169,32 @@ func (s *Stream) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any,
 		s.settings.Store(a.set)
 	}
 	s.observers.tell(s.engine, s.events)
+	if a.freeze {
+		s.letGo()
+		s.frozen = Frozen{s.engine.Freeze(), stamp}
+	}
 	return results, nil
+}
+
+// Frozen is the state of the stream behind the log entry with a Compare command. All replicas hold on to
+// the same one, if nothing is wrong with them.
+type Frozen struct {
+	storage.Frozen
+	Stamp int64 // the leader's time when it asked for it
+}
+
+// TakeFrozen gives the state that was held on to last, once, for the caller to release; its Frozen is nil if
+// there is none. Owner only.
+func (s *Stream) TakeFrozen() Frozen {
+	f := s.frozen
+	s.frozen = Frozen{}
+	return f
+}
+
+func (s *Stream) letGo() {
+	if f := s.TakeFrozen(); f.Frozen != nil {
+		f.Release()
+	}
 }
 
 // apply is one change in progress: one log entry's commands.
@@ -177,6 +203,8 @@ type apply struct {
 	tx    storage.Tx
 	stamp int64
 	set   *settings // current within the change; nil before the first configuration
+
+	freeze bool // hold on to the state behind the change
 }
 
 // execute runs one command. A refusal is a result; an error is damage, and ends the replica.
@@ -218,6 +246,9 @@ func (a *apply) execute(command []byte, r *Result) error {
 		return a.configure(c, r)
 	case KindExpire:
 		return a.expire(r)
+	case KindCompare:
+		a.freeze = true
+		return nil
 	case KindConsumer, KindConsumerGone, KindConsumerState:
 		return a.consumerCommand(kind, body, r)
 	case KindCopied:
