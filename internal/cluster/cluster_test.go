@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"log/slog"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,14 @@ func (deaf) LeaderChanged(*Stream) {}
 func (deaf) Applied(*Stream)       {}
 func (deaf) TurnEnd()              {}
 
+// listener hears which streams were started.
+type listener struct {
+	deaf
+	started sync.Map // by name
+}
+
+func (l *listener) StreamStarted(s *Stream) { l.started.Store(s.Name(), true) }
+
 func logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
@@ -35,7 +44,10 @@ func start(t *testing.T, o Options) *Cluster {
 	if o.FS == nil {
 		o.FS = vfs.NewMem()
 	}
-	o.Hooks, o.Logger = deaf{}, logger(t)
+	if o.Hooks == nil {
+		o.Hooks = deaf{}
+	}
+	o.Logger = logger(t)
 	if o.Dir == "" {
 		o.Dir = "data"
 	}

@@ -125,9 +125,13 @@ func TestLostReplicaIsReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			damage(t, c.fs[1], engine)
+			hooks := &listener{}
+			c.more = func(o *Options) { o.Hooks = hooks }
 			c.start(1)
 			c.formed(1)
 			c.putAnywhere(0, "KV_b", "$KV.b.k0", "meanwhile")
+			// Clients of this server shall reach the stream, with a replica here or without.
+			eventually(t, "the stream is served", func() bool { _, ok := hooks.started.Load("KV_b"); return ok })
 			eventually(t, "another replica in its place", func() bool {
 				now, ok := c.servers[0].Stream("$G", "KV_b").Assignment().On(c.servers[1].id.server)
 				return ok && now.ID != was.ID

@@ -62,12 +62,10 @@ func (c *Cluster) reconcile(k meta.Key) error {
 		return c.addStream(want)
 	}
 	have.assign.Store(want)
-	if err := c.matchReplica(have); err != nil {
-		return err
-	}
+	err := c.matchReplica(have)
 	c.opts.Hooks.StreamUpdated(have)
 	have.configure()
-	return nil
+	return err
 }
 
 // addStream makes a stream known on this server, with its local replica if it is to have one.
@@ -79,11 +77,12 @@ func (c *Cluster) addStream(a *meta.Stream) error {
 	c.mu.Lock()
 	c.streams[s.key], c.byGroup[s.id] = s, s.group
 	c.mu.Unlock()
+	// Before the replica runs: what subscribes to the stream's subjects must not miss its start. And also
+	// without one: clients of this server reach the stream through others.
+	c.opts.Hooks.StreamStarted(s)
 	if err != nil {
 		return err
 	}
-	// Before the replica runs: what subscribes to the stream's subjects must not miss its start.
-	c.opts.Hooks.StreamStarted(s)
 	return c.openReplica(s)
 }
 

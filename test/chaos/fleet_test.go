@@ -34,6 +34,8 @@ type fleet struct {
 	begun  time.Time
 
 	kvs []jetstream.KeyValue // one of each server, for single requests
+
+	old string // a copy of one server's files
 }
 
 // writersEach is how many clients write without pause at each server of a fleet.
