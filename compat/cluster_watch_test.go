@@ -302,3 +302,41 @@ func TestPromiseWatchersGoOnSoon(t *testing.T) {
 		f.check(t, last)
 	}
 }
+
+// Watchers go on when the only server there is was killed and started again.
+func TestWatchersGoOnAfterRestart(t *testing.T) {
+	servers := []*process.Server{process.New(t, "")}
+	ctx := testContext(t)
+	writer, err := jetstream.New(roaming(t, servers, 0))
+	must(t, err)
+	kv, err := writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", History: 64})
+	must(t, err)
+	last, err := kv.Put(ctx, "k", nil)
+	must(t, err)
+	all := append(followJS(t, servers, 0, "b"), follow(t, servers, 0, "b")...)
+	arrive := func() {
+		t.Helper()
+		untilDone(t, func() error {
+			for _, f := range all {
+				if n := f.count(); n < int(last) {
+					return fmt.Errorf("%s: %d of %d revisions", f.what, n, last)
+				}
+			}
+			return nil
+		})
+	}
+	arrive()
+	time.Sleep(3 * time.Second) // They have lasted long enough to be noted.
+	servers[0].Kill()
+	must(t, servers[0].Start())
+	untilDone(t, func() error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		last, err = kv.Put(ctx, "k", nil)
+		return err
+	})
+	arrive()
+	for _, f := range all {
+		f.check(t, last)
+	}
+}

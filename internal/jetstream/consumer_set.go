@@ -64,6 +64,7 @@ func newConsumerSet(h *hosted) part {
 // Drain tells those who wait for messages that the server goes. It is for the time before their
 // connections are closed; nothing is delivered to consumers afterwards.
 func (s *Service) Drain() {
+	s.revival.save(time.Now(), true)
 	s.mu.RLock()
 	var sets []*consumerSet
 	for cs := range s.hosted {

@@ -105,6 +105,7 @@ func (s *Service) Attach(c *cluster.Cluster) {
 	})
 	e.group.Go(e.run)
 	s.revival = newRevival(s, c)
+	s.revival.attach()
 }
 
 func (e *elsewhere) close() {

@@ -15,8 +15,8 @@ import (
 //
 // Such a consumer lives in the memory of one server. When that is lost, its client finds out by the
 // heartbeats that it misses, some clients after a minute only. So each server tells the others that have
-// a replica of the stream which watchers it delivers to, and when it is lost, the leader of the stream
-// makes their consumers again, for those whose clients are connected elsewhere now.
+// a replica of the stream which watchers it delivers to, and notes it in a file for itself; when it is lost,
+// the leader of the stream makes their consumers again, for those whose clients are connected now.
 //
 // How far the client had come is not known. The new consumer begins with the newest message, and with a
 // number of delivery that follows no other. The client takes that for what it is, a sign that deliveries
@@ -34,6 +34,10 @@ type revival struct {
 	far   map[farKey]*farWatch
 	lost  int // of far, how many have no server
 
+	unsaved bool // told has changed since the file was written
+	saved   bool // for the last time
+	saveAt  time.Time
+
 	wake  chan struct{}
 	done  chan struct{}
 	group sync.WaitGroup
@@ -47,7 +51,7 @@ type ending struct {
 
 type farKey struct{ account, stream, name string }
 
-// farWatch is a consumer that another server delivers for.
+// farWatch is a consumer that another server delivers for, or this one did before it was started again.
 type farWatch struct {
 	server uint64
 	cfg    api.ConsumerConfig
@@ -61,7 +65,13 @@ const (
 	// reviveFor a client may look for another server.
 	reviveAfter = 500 * time.Millisecond
 	reviveFor   = 5 * time.Minute
-	reviveEvery = 100 * time.Millisecond
+	reviveEvery = 200 * time.Millisecond
+
+	// Saving takes a fiftieth of the time at most.
+	saveEvery = time.Second
+	saveShare = 50
+
+	watchersFile = "watchers"
 
 	farMax  = 1 << 17 // consumers of others that are remembered
 	newsMax = 64      // consumers in one frame
@@ -84,10 +94,19 @@ func newRevival(s *Service, c *cluster.Cluster) *revival {
 		svc: s, cluster: c, told: make(map[*feed]struct{}), far: make(map[farKey]*farWatch),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	c.Handle(kindWatchers, r.receive)
-	c.WatchPeers(r.peerChanged)
-	r.group.Go(r.run)
 	return r
+}
+
+// attach has the servers of a cluster tell each other. It must be called before the cluster is started.
+func (r *revival) attach() {
+	r.cluster.Handle(kindWatchers, r.receive)
+	r.cluster.WatchPeers(r.peerChanged)
+}
+
+// start begins with the watchers that there were when the server stopped.
+func (r *revival) start() {
+	r.restore()
+	r.group.Go(r.run)
 }
 
 func (r *revival) close() {
@@ -108,7 +127,7 @@ func (r *revival) kick() {
 	}
 }
 
-// began and ended are told of the consumers of this server. r is nil outside of a cluster.
+// began and ended are told of the consumers of this server. r is nil before the service is started.
 func (r *revival) began(f *feed, cfg *api.ConsumerConfig) {
 	if r == nil || !revives(cfg) {
 		return
@@ -120,17 +139,20 @@ func (r *revival) began(f *feed, cfg *api.ConsumerConfig) {
 }
 
 func (r *revival) ended(f *feed, status string) {
-	if r == nil {
-		return
+	if r == nil || status == consumer.EndShutdown {
+		return // It is lost with the server, and its client is still there.
 	}
 	r.mu.Lock()
 	_, told := r.told[f]
-	delete(r.told, f)
-	if told && status != consumer.EndShutdown { // Then others shall take it for lost with the server.
+	if told {
+		delete(r.told, f)
 		r.over = append(r.over, ending{f, status == consumer.EndLeader})
+		r.unsaved = true
 	}
 	r.mu.Unlock()
-	r.kick()
+	if told {
+		r.kick()
+	}
 }
 
 // others are the servers that may come to lead the stream.
@@ -226,7 +248,7 @@ func (r *revival) run() {
 	defer ticker.Stop()
 	for {
 		r.mu.Lock()
-		busy := len(r.fresh) > 0 || r.lost > 0
+		busy := len(r.fresh) > 0 || r.lost > 0 || r.unsaved && !r.saved
 		r.mu.Unlock()
 		tick := ticker.C
 		if !busy {
@@ -242,6 +264,7 @@ func (r *revival) run() {
 		for k, w := range r.due(time.Now()) { // order: each is independent
 			r.revive(k, w)
 		}
+		r.save(time.Now(), false)
 	}
 }
 
@@ -265,6 +288,7 @@ func (r *revival) spread(now time.Time) {
 	for _, f := range fresh {
 		if f.set.get(f.name) == f {
 			r.told[f] = struct{}{}
+			r.unsaved = true
 		}
 	}
 	r.mu.Unlock()
@@ -276,6 +300,62 @@ func (r *revival) spread(now time.Time) {
 			news = watchNews{Lost: []string{e.feed.name}}
 		}
 		r.tell(e.feed.set.st, news, r.others(e.feed.set.st))
+	}
+}
+
+// save writes the watchers of this server to a file if they have changed: now and then, and a last time
+// before it stops.
+func (r *revival) save(now time.Time, last bool) {
+	r.mu.Lock()
+	if r.saved || !r.unsaved || now.Before(r.saveAt) && !last {
+		r.saved = r.saved || last
+		r.mu.Unlock()
+		return
+	}
+	r.unsaved, r.saved = false, last
+	var told []*feed
+	for f := range r.told { // order: no matter when read
+		told = append(told, f)
+	}
+	r.mu.Unlock()
+	var all []watchNews
+	for _, f := range told {
+		cfg := f.config()
+		cfg.Name = f.name
+		all = append(all, watchNews{Account: f.set.st.Account(), Stream: f.set.st.Name(), Began: []api.ConsumerConfig{cfg}})
+	}
+	b, err := json.Marshal(all)
+	if err == nil {
+		err = r.cluster.Keep(watchersFile, b)
+	}
+	if err != nil {
+		r.svc.log.Warn("note the watchers for the next start: " + err.Error())
+	}
+	r.mu.Lock()
+	r.saveAt = now.Add(max(saveEvery, saveShare*time.Since(now)))
+	r.mu.Unlock()
+}
+
+// restore remembers the watchers of this server before it was started, as lost.
+func (r *revival) restore() {
+	var all []watchNews
+	b, err := r.cluster.Kept(watchersFile)
+	if err == nil && b != nil {
+		err = json.Unmarshal(b, &all)
+	}
+	if err != nil {
+		r.svc.log.Warn("read the watchers of before: " + err.Error())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, news := range all {
+		for _, cfg := range news.Began {
+			k := farKey{news.Account, news.Stream, cfg.Name}
+			r.remember(k, &farWatch{server: r.cluster.ServerID(), cfg: cfg})
+			if w := r.far[k]; w != nil {
+				r.lose(w)
+			}
+		}
 	}
 }
 

@@ -62,7 +62,7 @@ type Service struct {
 	makers    []func(*hosted) part
 	copiers   sync.WaitGroup // of the streams with sources
 	ops       operations
-	revival   *revival // nil outside of a cluster, as elsewhere
+	revival   *revival
 
 	mu       sync.RWMutex
 	hosted   map[*cluster.Stream]*hosted
@@ -119,7 +119,9 @@ func New(o Options) *Service {
 func (s *Service) Start(c *cluster.Cluster) {
 	if s.cluster == nil {
 		s.cluster = c
+		s.revival = newRevival(s, c)
 	}
+	s.revival.start()
 	s.opts.Broker.WatchAccounts(func(a *broker.Account) { s.openAccount(a) })
 }
 
@@ -158,6 +160,9 @@ func (s *Service) Close() {
 	streams, accounts := s.hosted, s.accounts
 	s.hosted, s.accounts = nil, nil
 	s.mu.Unlock()
+	if s.revival != nil {
+		s.revival.close()
+	}
 	for _, a := range accounts {
 		a.close()
 	}
@@ -167,7 +172,6 @@ func (s *Service) Close() {
 	s.copiers.Wait()
 	if s.elsewhere != nil {
 		s.elsewhere.close()
-		s.revival.close()
 	}
 	s.sched.close()
 	s.jobs.close()
