@@ -111,8 +111,12 @@ type Cluster struct {
 	mu      sync.RWMutex
 	streams map[meta.Key]*Stream
 	byGroup map[wal.GroupID]*group
-	issued  atomic.Uint64             // the last id that was issued before this server was started; 0: not known yet
-	wasLost map[string]error          // replicas quarantined in an earlier life, by name of their engine
+	issued  atomic.Uint64    // the last id that was issued before this server was started; 0: not known yet
+	wasLost map[string]error // replicas quarantined in an earlier life, by name of their engine
+
+	suspects map[string]bool // of those, the ones that could be mended; the reconciler's
+	mends    chan *mendFrame // answers, see mend.go
+
 	waiting map[meta.Key][]*readyWait // for a stream to serve a revision, or to be gone
 
 	formed chan struct{} // closed when this server belongs to a cluster
@@ -137,7 +141,7 @@ func New(o Options) *Cluster {
 	c := &Cluster{
 		opts: o, kick: make(chan struct{}, 1), formed: make(chan struct{}),
 		streams: make(map[meta.Key]*Stream), byGroup: make(map[wal.GroupID]*group), waiting: make(map[meta.Key][]*readyWait),
-		peers: newPeers(),
+		peers: newPeers(), mends: make(chan *mendFrame, mendsMax),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.forward, c.founding, c.snapshots = newForwarder(c), newFounding(c), newSnapshots(c)

@@ -31,20 +31,24 @@ const (
 type loss struct {
 	id    uint64
 	cause error
+	since time.Time
 }
 
 // lose quarantines the stream's replica with that id. The plan loop has it replaced.
 func (c *Cluster) lose(s *Stream, id uint64, cause error) {
-	if old := s.lost.Load(); old != nil && old.id == id {
+	if old := s.lost.Load(); old != nil && old.id == id && (suspect(cause) || !suspect(old.cause)) {
 		return
 	}
-	l := &loss{id: id, cause: cause}
+	l := &loss{id: id, cause: cause, since: time.Now()}
 	if err := c.markLost(s.id, l); err != nil {
 		c.opts.Logger.Error(fmt.Sprintf("stream %s > %s: quarantine its replica: %v", s.key.Account, s.key.Name, err))
 	}
 	s.lost.Store(l)
-	c.opts.Logger.Error(fmt.Sprintf("stream %s > %s: replica %d of this server is lost and will not be used again: %v",
-		s.key.Account, s.key.Name, id, cause))
+	what := "is lost and will not be used again"
+	if suspect(cause) {
+		what = "is quarantined until the others have told what its log has lost"
+	}
+	c.opts.Logger.Error(fmt.Sprintf("stream %s > %s: replica %d of this server %s: %v", s.key.Account, s.key.Name, id, what, cause))
 }
 
 // mark notes why something was quarantined.
@@ -53,11 +57,15 @@ func (c *Cluster) mark(name string, why error) error {
 	if err := makeDir(c.opts.FS, dir); err != nil {
 		return err
 	}
-	return writeFileAtomically(c.opts.FS, dir, name+lostMarking, []byte(why.Error()+"\n"))
+	return writeFileAtomically(c.opts.FS, dir, name, []byte(why.Error()+"\n"))
 }
 
 func (c *Cluster) markLost(g wal.GroupID, l *loss) error {
-	if err := c.mark(engineName(g, l.id), l.cause); err != nil {
+	marking := lostMarking
+	if suspect(l.cause) {
+		marking = suspectMarking
+	}
+	if err := c.mark(engineName(g, l.id)+marking, l.cause); err != nil {
 		return err
 	}
 	dir := filepath.Join(c.opts.Dir, damagedDir)
@@ -83,8 +91,11 @@ func (c *Cluster) loadLost() error {
 	if err != nil {
 		return fmt.Errorf("read which replicas are quarantined: %w", err)
 	}
-	c.wasLost = make(map[string]error)
+	c.wasLost, c.suspects = make(map[string]error), make(map[string]bool)
 	for _, name := range names {
+		if engine, ok := strings.CutSuffix(name, suspectMarking); ok {
+			c.suspects[engine] = true
+		}
 		engine, ok := strings.CutSuffix(name, lostMarking)
 		if !ok {
 			continue
@@ -108,7 +119,7 @@ func (c *Cluster) checkMeta() {
 	if err == nil || !isLoss(err) || !c.Clustered() || c.fatal.Load() != nil {
 		return
 	}
-	err = errors.Join(err, c.mark(metaMark, err))
+	err = errors.Join(err, c.mark(metaMark+lostMarking, err))
 	c.onFatal(fmt.Errorf("this server has lost a part of what it held of the meta group, and must not go on as what it was: %w. Start it again: it joins as a new member and gets what it lacks from the others", err))
 }
 
@@ -119,6 +130,12 @@ func (s *Stream) replace() {
 		return
 	}
 	a := s.Assignment()
+	if storeOf(&a.Config) != storeMemory && time.Since(time.Unix(0, s.led.Load())) > lostAgain {
+		return // Without a majority nobody could replace it, and what it has may be needed.
+	}
+	if suspect(l.cause) && time.Since(l.since) < mendFor {
+		return
+	}
 	if on, ok := a.On(s.c.id.server); !ok || on.ID != l.id {
 		return // Decided already.
 	}
@@ -138,6 +155,7 @@ func (c *Cluster) putAside(s *Stream, lost *loss) {
 		c.opts.Logger.Info(fmt.Sprintf("stream %s > %s: what replica %d held is kept in %s, until somebody removes it", s.key.Account, s.key.Name, lost.id, where))
 	}
 	s.lost.CompareAndSwap(lost, nil)
+	s.mend = nil
 }
 
 // keepAside moves what a lost replica held out of the way, in place of removing it.

@@ -27,6 +27,7 @@ const (
 	kindSnapshot                         // see snapshots.go
 	kindCompare                          // see compare.go
 	kindBeat                             // see beats.go
+	kindMend                             // see mend.go
 
 	KindOthers = peer.KindFirst + 32
 )
@@ -238,6 +239,8 @@ func (h peerHandler) Frame(from uint64, kind peer.Kind, payload []byte) error {
 	case kindBeat:
 		c.beaten(from)
 		return nil
+	case kindMend:
+		return c.receiveMend(from, payload)
 	}
 	h.c.peers.mu.Lock()
 	f := h.c.peers.handlers[kind]

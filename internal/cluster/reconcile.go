@@ -23,12 +23,20 @@ func (c *Cluster) wakeReconciler() {
 }
 
 // reconcileLoop makes this server match the meta group's decisions. It alone opens, changes and
-// drops streams.
+// drops streams, and sees after the replicas that are lost.
 func (c *Cluster) reconcileLoop() {
+	ticker := time.NewTicker(mendEvery)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-c.ctx.Done():
 			return
+		case <-ticker.C:
+			c.askForLost()
+			continue
+		case answer := <-c.mends:
+			c.takeMend(answer)
+			continue
 		case <-c.kick:
 		}
 		for _, k := range c.Meta().TakeChanges() {
@@ -115,6 +123,9 @@ func (c *Cluster) openLocal(s *Stream) error {
 	}
 	l := &local{id: self.ID, kind: storeOf(&a.Config), name: engineName(s.id, self.ID)}
 	err := c.wasLost[l.name]
+	if st, _ := c.log.State(s.id); err == nil && c.suspects[l.name] && st.Damage == nil {
+		err = fmt.Errorf("%w: its log was found damaged, and does not look it any more", replica.ErrLost)
+	}
 	if err == nil {
 		err = c.openEngine(s, l)
 	}

@@ -20,7 +20,7 @@ import (
 // rejoin becomes another member of the meta group, and starts this server then.
 func (c *Cluster) rejoin(lost error) {
 	c.opts.Logger.Error(fmt.Sprintf("this server has lost a part of what it held of the meta group: %v. It asks the other servers to be admitted as a new member", lost))
-	err := c.mark(metaMark, lost)
+	err := c.mark(metaMark+lostMarking, lost)
 	if err == nil {
 		var answer *joinAnswer
 		if answer = c.askForSeat(); answer == nil {

@@ -36,6 +36,8 @@ type Stream struct {
 
 	lost atomic.Pointer[loss] // the replica of this server that must not be used any more
 	told time.Time            // when meta was last told of it; the plan loop's
+	led  atomic.Int64         // when another member was last known to lead without it, Unix nanoseconds
+	mend *replica.Mend        // of its log; the reconciler's
 }
 
 // local is what a server keeps for a replica of a stream.

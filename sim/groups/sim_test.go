@@ -132,6 +132,11 @@ func (w *world) String() string {
 func simulate(t reporter, seed uint64, plant string) *world {
 	t.Helper()
 	w := newWorld(t, seed, plant)
+	w.simulate()
+	return w
+}
+
+func (w *world) simulate() {
 	for range *steps {
 		w.now++
 		w.event()
@@ -142,12 +147,12 @@ func simulate(t reporter, seed uint64, plant string) *world {
 		w.wakeFromRest()
 	}
 	w.judge()
-	return w
 }
 
 // event lets one thing happen.
 func (w *world) event() {
-	n := w.nodes[w.rng.IntN(members)]
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	w.mendEvent()
 	switch p := w.rng.IntN(1000); {
 	case p < 420 && len(w.net) > 0:
 		w.deliver(w.rng.IntN(len(w.net)), w.rng.IntN(20) == 0)
@@ -173,14 +178,18 @@ func (w *world) event() {
 	case p < 975:
 		w.compact(n)
 	case p < 985:
-		w.cut[[2]uint64{1 + w.rng.Uint64N(members), 1 + w.rng.Uint64N(members)}] = true
+		size := uint64(len(w.nodes))
+		w.cut[[2]uint64{1 + w.rng.Uint64N(size), 1 + w.rng.Uint64N(size)}] = true
 	case p < 991:
 		clear(w.cut)
 	case n.up:
 		n.crash(simfs.Outcome(w.rng.IntN(4)))
 		w.miss(n)
-	default:
+		w.damage(n)
+	case n.mend == nil:
 		n.restart()
+	default:
+		n.crash(simfs.Outcome(w.rng.IntN(4)))
 	}
 }
 
@@ -271,7 +280,7 @@ func (w *world) compact(n *node) {
 func (w *world) heal() {
 	clear(w.cut)
 	for _, n := range w.nodes {
-		if !n.up {
+		if !n.up && n.mend == nil {
 			n.restart()
 		}
 	}
@@ -281,14 +290,18 @@ func (w *world) heal() {
 			w.deliver(0, false)
 		}
 		for _, n := range w.nodes {
-			n.tick()
-			n.sync()
+			if n.up {
+				n.tick()
+				n.sync()
+			} else {
+				w.mendAtLast(n, round)
+			}
 		}
 		w.turn()
 		if round > 300 && round%10 == 0 {
 			before := len(w.acked)
 			for _, n := range w.nodes {
-				if n.rep.Status().Leading && before == len(w.acked) {
+				if n.up && n.rep.Status().Leading && before == len(w.acked) {
 					w.propose(n)
 				}
 			}
@@ -303,7 +316,7 @@ func (w *world) heal() {
 func (w *world) converged() bool {
 	last := w.nodes[0].m
 	for _, n := range w.nodes {
-		if n.m.at.Index != last.at.Index || !slices.Equal(n.m.commands, last.commands) {
+		if !n.up || n.m.at.Index != last.at.Index || !slices.Equal(n.m.commands, last.commands) {
 			return false
 		}
 	}

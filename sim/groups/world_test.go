@@ -73,6 +73,9 @@ type node struct {
 	backup *simfs.FS // of the disk, as it was at an early crash
 	up     bool
 
+	whole *simfs.FS     // the disk before it was damaged; see mend_test.go
+	mend  *replica.Mend // of a suspect, which is not up
+
 	installs map[string]*ledger // states that came with snapshots, by token
 }
 
@@ -103,6 +106,7 @@ type world struct {
 	reads   int
 	snaps   int
 	rests   int // replicas that were seen at rest
+	mending mending
 
 	elections []int // how many ticks they took that resting groups had to wake for
 }
@@ -118,13 +122,21 @@ type reporter interface {
 }
 
 func newWorld(t reporter, seed uint64, plant string) *world {
+	return newWorldOf(t, seed, plant, members)
+}
+
+func newWorldOf(t reporter, seed uint64, plant string, size uint64) *world {
 	w := &world{t: t, seed: seed, plant: plant, rng: rand.New(rand.NewPCG(seed, 1)), cut: map[[2]uint64]bool{}, history: map[uint64]uint64{}, refused: map[string]bool{}}
 	// Raft draws its election timeouts from there.
 	crand.Reader = reader{rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})}
-	for i := range uint64(members) {
+	var voters []uint64
+	for i := range size {
+		voters = append(voters, i+1)
+	}
+	for i := range size {
 		n := &node{w: w, id: i + 1, disk: simfs.New(seed<<8|i, simfs.Journal)}
 		w.nodes = append(w.nodes, n)
-		n.m = &ledger{w: w, at: replica.Entry{Index: replica.GenesisIndex, Term: replica.GenesisTerm, Conf: replica.EncodeConf(&pb.ConfState{Voters: []uint64{1, 2, 3}})}}
+		n.m = &ledger{w: w, at: replica.Entry{Index: replica.GenesisIndex, Term: replica.GenesisTerm, Conf: replica.EncodeConf(&pb.ConfState{Voters: voters})}}
 		n.m.saved.at = n.m.at
 		n.openLog()
 		n.log.Submit([]wal.Update{replica.Genesis(group)}, nil)
@@ -140,7 +152,11 @@ type reader struct{ *rand.ChaCha8 }
 // failf ends the run with how to repeat it.
 func (w *world) failf(format string, args ...any) {
 	w.t.Helper()
-	w.t.Fatalf("seed %d, at %d: %s\nrepeat with: go test ./sim/groups -run TestSimSeeds -seed %d", w.seed, w.now, fmt.Sprintf(format, args...), w.seed)
+	test := "TestSimSeeds"
+	if w.mending.on {
+		test = "TestSimSuspects"
+	}
+	w.t.Fatalf("seed %d, at %d: %s\nrepeat with: go test ./sim/groups -run %s -seed %d", w.seed, w.now, fmt.Sprintf(format, args...), test, w.seed)
 }
 
 // note enters something that happened into the trace, by which two runs are compared.
@@ -169,6 +185,11 @@ func (w *world) applied(at replica.Entry, commands []string) error {
 func (n *node) openLog() {
 	var err error
 	n.log, err = wal.Open(wal.Options{FS: n.disk, Dir: "wal", SegmentBytes: 1 << 16, ServerID: n.id, ClusterID: 1, Stepped: true})
+	if err != nil && n.whole != nil {
+		n.recoverDisk() // More is damaged than a log can be opened with.
+		n.openLog()
+		return
+	}
 	if err != nil {
 		n.w.failf("node %d: open the log: %v", n.id, err)
 	}
@@ -225,7 +246,7 @@ func (n *node) crash(o simfs.Outcome) {
 	if n.backup == nil && n.lives > 1 {
 		n.backup = n.disk.CrashClone(simfs.Everything, 1)
 	}
-	n.up = false
+	n.up, n.mend = false, nil
 	m := &ledger{w: n.w, at: n.m.saved.at, commands: n.m.saved.commands, saved: n.m.saved}
 	n.m = m
 }
@@ -233,7 +254,9 @@ func (n *node) crash(o simfs.Outcome) {
 func (n *node) restart() {
 	n.w.note("restart", n.id)
 	n.openLog()
-	n.open()
+	if n.whole == nil || !n.suspect() {
+		n.open()
+	}
 }
 
 // What the shard needs of the world.
