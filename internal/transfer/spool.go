@@ -61,8 +61,8 @@ func (p *spool) Write(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	p.sum.Write(b) // First: a file may make use of what it is given. After an error nobody asks for the sum.
 	n, err := p.file.Write(b)
-	p.sum.Write(b[:n])
 	p.mu.Lock()
 	p.size += int64(n)
 	p.mu.Unlock()

@@ -217,7 +217,7 @@ func (w *world) send(state []byte) (Sent, error) {
 		Write: func(to io.Writer) ([]byte, error) {
 			for b := state; len(b) > 0; { // Not in chunks of ours.
 				n := min(len(b), 100_001)
-				if _, err := to.Write(b[:n]); err != nil {
+				if _, err := to.Write(bytes.Clone(b[:n])); err != nil {
 					return nil, err
 				}
 				b = b[n:]
@@ -459,10 +459,10 @@ func TestSendingEnds(t *testing.T) {
 					},
 					Write: func(to io.Writer) ([]byte, error) {
 						if c.write != nil {
-							_, _ = to.Write(state[:9<<20])
+							_, _ = to.Write(bytes.Clone(state[:9<<20]))
 							return nil, c.write
 						}
-						_, err := to.Write(state)
+						_, err := to.Write(bytes.Clone(state))
 						return []byte("trailer"), err
 					},
 				})
