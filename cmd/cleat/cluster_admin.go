@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +18,11 @@ import (
 
 // moveRecord is a change of leader.
 type moveRecord struct {
-	Stream *string `json:"stream"` // null for the meta group
-	Bucket *string `json:"bucket"` // null unless the stream is one
-	From   string  `json:"from"`
-	To     string  `json:"to"`
+	Account *string `json:"account,omitempty"` // of all accounts, which one's
+	Stream  *string `json:"stream"`            // null for the meta group
+	Bucket  *string `json:"bucket"`            // null unless the stream is one
+	From    string  `json:"from"`
+	To      string  `json:"to"`
 }
 
 func (k *clusterCommand) stepDownCommand() *cobra.Command {
@@ -157,22 +159,36 @@ func (r *clientRun) showMoves(moves []moveRecord) error {
 		return r.out.List(moves)
 	}
 	for _, m := range moves {
-		what := "the cluster"
-		if m.Stream != nil {
-			what = title(*m.Stream)
-		}
-		r.out.Printf("%s leads %s now, after %s\n", m.To, what, m.From)
+		r.out.Printf("%s leads %s now, after %s\n", m.To, m.title(), m.From)
 	}
 	return nil
+}
+
+// title says what moved.
+func (m *moveRecord) title() string {
+	switch {
+	case m.Stream == nil:
+		return "the cluster"
+	case m.Account == nil:
+		return title(*m.Stream)
+	}
+	return title(*m.Stream) + " of account " + *m.Account
+}
+
+// stepDownOf is stepDown for users of the system account, who move leads of any account.
+func (r *clientRun) stepDownOf(ctx context.Context, g *groupView, to string) (moveRecord, error) {
+	m := balanceMove{g, to}.record(true)
+	err := r.change(ctx, jetstream.DefaultAPIPrefix+"ACCOUNT.STREAM.LEADER.STEPDOWN."+g.Account+"."+g.Stream, preference(to))
+	return m, explain(err, bucketOf(g.Stream), "")
 }
 
 func (k *clusterCommand) balanceCommand() *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "balance",
-		Short: "Spread the leaders of the account's buckets and streams over the servers",
-		Long: `Has servers that lead many buckets and streams of the account hand over to replicas on servers that lead few, one
-by one, until no hand-over would make them more even.`,
+		Short: "Spread the leaders of buckets and streams over the servers",
+		Long: `Has servers that lead many buckets and streams hand over to replicas on servers that lead few, one by one, until no
+hand-over would make them more even. Users of the system account do so for all accounts together, others for their own.`,
 		Args: cli.Args(""),
 		RunE: k.run(func(ctx context.Context, r *clientRun, _ []string) error { return r.balance(ctx, dry) }),
 	}
@@ -181,21 +197,22 @@ by one, until no hand-over would make them more even.`,
 }
 
 func (r *clientRun) balance(ctx context.Context, dry bool) error {
-	var groups []*groupView
-	list := r.JS.ListStreams(ctx)
-	for info := range list.Info() {
-		groups = append(groups, groupOf(info))
+	v, err := r.look(ctx)
+	if err != nil {
+		return err
 	}
-	if err := list.Err(); err != nil {
-		return explain(err, "", "")
+	stepDown := r.stepDown
+	if v.System {
+		stepDown = r.stepDownOf
 	}
+	groups := v.Groups
 	moves := []moveRecord{}
 	for _, m := range planBalance(groups) {
 		if dry {
-			moves = append(moves, m.record())
+			moves = append(moves, m.record(v.System))
 			continue
 		}
-		done, err := r.stepDown(ctx, m.group, m.to)
+		done, err := stepDown(ctx, m.group, m.to)
 		if err != nil {
 			return errors.Join(fmt.Errorf("after %s: %w", plural(len(moves), "change"), err), r.showMoves(moves))
 		}
@@ -210,7 +227,7 @@ func (r *clientRun) balance(ctx context.Context, dry bool) error {
 		return nil
 	case dry:
 		for _, m := range moves {
-			r.out.Printf("%s would lead %s, after %s\n", m.To, title(*m.Stream), m.From)
+			r.out.Printf("%s would lead %s, after %s\n", m.To, m.title(), m.From)
 		}
 		return nil
 	}
@@ -223,8 +240,11 @@ type balanceMove struct {
 	to    string
 }
 
-func (m balanceMove) record() moveRecord {
+func (m balanceMove) record(ofAll bool) moveRecord {
 	r := moveRecord{Stream: &m.group.Stream, From: m.group.Leader, To: m.to}
+	if ofAll {
+		r.Account = &m.group.Account
+	}
 	if b := bucketOf(m.group.Stream); b != "" {
 		r.Bucket = &b
 	}
@@ -239,7 +259,9 @@ func planBalance(groups []*groupView) []balanceMove {
 		leads[g.Leader]++
 	}
 	groups = slices.DeleteFunc(slices.Clone(groups), func(g *groupView) bool { return g.Leader == "" || len(g.Members) == 0 })
-	slices.SortFunc(groups, func(a, b *groupView) int { return strings.Compare(a.Stream, b.Stream) })
+	slices.SortFunc(groups, func(a, b *groupView) int {
+		return cmp.Or(strings.Compare(a.Account, b.Account), strings.Compare(a.Stream, b.Stream))
+	})
 	var moves []balanceMove
 	for {
 		best, gain := -1, 1

@@ -61,7 +61,12 @@ func (c tool) expect(code int, words []string, args ...string) {
 
 // An operator's day: look, move leaders, lose a server, be told, declare it gone.
 func TestClusterCommands(t *testing.T) {
-	servers := process.NewCluster(t, 3, `accounts { $SYS { users: [{user: sys, password: sys}] } }`)
+	servers := process.NewCluster(t, 3, `accounts {
+  $SYS { users: [{user: sys, password: sys}] }
+  MAIN { jetstream: enabled, users: [{user: main, password: main}] }
+  OTHER { jetstream: enabled, users: [{user: other, password: other}] }
+}
+no_auth_user: main`)
 	exe, err := process.Build()
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +94,7 @@ func TestClusterCommands(t *testing.T) {
 	user.expect(0, nil, "kv", "del", "FRESH", "--force")
 
 	sys.expect(0, []string{"Cluster C", "n0", "n1", "n2", "meta leader", "3 servers of 3 online", "4 streams", "No problems"}, "cluster", "status")
-	user.expect(0, []string{"Cluster C", "n0", "n1", "n2", "Seen from account $G"}, "cluster", "status")
+	user.expect(0, []string{"Cluster C", "n0", "n1", "n2", "Seen from account MAIN"}, "cluster", "status")
 	user.expect(0, []string{"OK: 3 servers, 4 streams"}, "cluster", "check")
 	sys.expect(0, []string{"OK: 3 servers, meta leader n", "4 streams"}, "cluster", "check", "--servers", "3")
 	sys.expect(1, []string{"WARNING: servers that answer: 3, expected: 5"}, "cluster", "check", "--servers", "5")
@@ -117,6 +122,7 @@ func TestClusterCommands(t *testing.T) {
 	user.expect(0, []string{"n1 would lead", "n2 would lead"}, "cluster", "balance", "--dry-run")
 	user.expect(0, []string{"n1 leads", "n2 leads"}, "cluster", "balance")
 	user.expect(0, []string{"as evenly as they can be"}, "cluster", "balance")
+	balanceAll(t, tool{t, exe, "nats://other:other@" + servers[0].Addr}, sys, user)
 
 	if _, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "SOLO"}); err != nil {
 		t.Fatal(err)
@@ -131,7 +137,7 @@ func TestClusterCommands(t *testing.T) {
 	servers[lost].Kill()
 	sys.expect(1, []string{"WARNING: server " + name + " does not answer, and with it 4 replicas"}, "cluster", "check")
 	user.expect(0, []string{"OFFLINE, seen", "warning: server " + name}, "cluster", "status")
-	sys.expect(4, []string{"is still needed", "bucket SOLO has its only replica there"}, "cluster", "remove", fmt.Sprint("n", owner))
+	sys.expect(4, []string{"is still needed", "bucket SOLO of account MAIN has its only replica there"}, "cluster", "remove", fmt.Sprint("n", owner))
 	sys.expect(2, []string{"without a terminal"}, "cluster", "remove", name)
 	sys.expect(3, []string{"no server of the cluster is called n9"}, "cluster", "remove", "n9")
 	sys.expect(0, []string{"Server " + name + " does not belong to cluster C any more"}, "cluster", "remove", name, "--force")
@@ -142,4 +148,25 @@ func TestClusterCommands(t *testing.T) {
 	sys.expect(2, []string{"CRITICAL", "no meta leader", "needs 2"}, "cluster", "check")
 	servers[0].Kill()
 	sys.expect(2, []string{"CRITICAL: cannot connect to nats://xxxxx@"}, "cluster", "check", "--timeout", "1s")
+}
+
+// balanceAll has one account lead all of its own on one server, which the system account evens out over all
+// accounts.
+func balanceAll(t *testing.T, other, sys, user tool) {
+	t.Helper()
+	for i := range 3 {
+		bucket := fmt.Sprint("O", i)
+		other.expect(0, nil, "kv", "add", bucket, "--replicas", "3")
+		if out, code := other.run("cluster", "step-down", bucket, "--to", "n1"); code != 0 && !strings.Contains(out, "already leader") {
+			t.Fatalf("exit code %d: %s", code, out)
+		}
+	}
+	// Alone each account has nothing to move, or moves its own.
+	user.expect(0, []string{"as evenly as they can be"}, "cluster", "balance", "--dry-run")
+	sys.expect(0, []string{"would lead bucket ", " of account ", ", after n1"}, "cluster", "balance", "--dry-run")
+	sys.expect(0, []string{" leads bucket ", " of account ", " now, after n1"}, "cluster", "balance")
+	sys.expect(0, []string{"The leaders of 7 streams are spread as evenly as they can be"}, "cluster", "balance")
+	for i := range 3 {
+		other.expect(0, nil, "kv", "del", fmt.Sprint("O", i), "--force")
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/meta"
 )
 
@@ -13,6 +14,7 @@ import (
 func clusterRoutes() []route {
 	return []route{
 		{subject: "STREAM.LEADER.STEPDOWN.*", kind: "stream_leader_stepdown_response", handle: (*call).streamStepDown},
+		{subject: "ACCOUNT.STREAM.LEADER.STEPDOWN.*.*", kind: "stream_leader_stepdown_response", handle: (*call).accountStepDown, decides: true, system: true},
 		{subject: "STREAM.PEER.REMOVE.*", kind: "stream_remove_peer_response", handle: (*call).peerRemove},
 		{subject: "CONSUMER.LEADER.STEPDOWN.*.*", kind: "consumer_leader_stepdown_response", handle: (*call).consumerStepDown},
 		{subject: "META.LEADER.STEPDOWN", kind: "meta_leader_stepdown_response", handle: (*call).metaStepDown, system: true},
@@ -64,6 +66,27 @@ func (c *call) streamStepDown() {
 	if cs := c.find(c.name()); cs != nil {
 		c.atLeader(cs, func() { cs.StepDown(to, c.changed) })
 	}
+}
+
+// accountStepDown is streamStepDown for a stream of any account.
+func (c *call) accountStepDown() {
+	if !c.clustered() {
+		return
+	}
+	to, ok := c.preferred()
+	if !ok {
+		return
+	}
+	c.svc.cluster.FindStream(c.tokens[len(c.tokens)-2], c.name(), func(cs *cluster.Stream, err error) {
+		switch {
+		case err != nil:
+			c.refuse(api.ErrUnavailable)
+		case cs == nil:
+			c.refuse(api.ErrStreamNotFound)
+		default:
+			c.atLeader(cs, func() { cs.StepDown(to, c.changed) })
+		}
+	})
 }
 
 // consumerStepDown moves a replicated consumer together with its stream. Any other has no other server
