@@ -65,6 +65,9 @@ func (b *bucketFlags) check() error {
 	if b.set.Changed("history") && (b.history < 1 || b.history > jetstream.KeyValueMaxHistory) {
 		return cli.Usagef("invalid --history %d: it is 1 to %d", b.history, jetstream.KeyValueMaxHistory)
 	}
+	if b.ttl < 0 || b.markerTTL < 0 {
+		return cli.Usagef("invalid --ttl or --marker-ttl: a time to live is not negative; 0 is forever")
+	}
 	if b.storage != "" && !slices.Contains(storages, b.storage) {
 		return cli.Usagef("unknown storage %q: use one of file, memory, rocksdb", b.storage)
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -102,6 +103,8 @@ func connectError(err error, target string, asked bool) error {
 	case ExitCode(err) == ExitAuth:
 		e.Code = ExitAuth
 		e.Hints = []string{"say who you are: --user and --password, --token, --creds, --nkey or --context"}
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		e.Hints = []string{"name who vouches for the server: --tlsca FILE", "or reach it under a name that its certificate has"}
 	case asked:
 		e.Hints = []string{"is the server up, and is this its address?",
 			"start one on this machine: cleat server"}

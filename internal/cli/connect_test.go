@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +57,15 @@ func TestUnusableSettings(t *testing.T) {
 		if _, err := s.natsOptions(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// A certificate that cannot be verified is no reason to start another server.
+func TestUnknownCertificateHint(t *testing.T) {
+	err := fmt.Errorf("tls error: %w", &tls.CertificateVerificationError{Err: errors.New("unknown authority")})
+	var e *Error
+	if !errors.As(connectError(err, "tls://x:1", true), &e) || len(e.Hints) == 0 || !strings.Contains(e.Hints[0], "--tlsca") {
+		t.Errorf("%+v", e)
 	}
 }
 
