@@ -27,6 +27,7 @@ const (
 	indexHeaderBytes = 24
 	frameOverhead    = 9
 	frameBytesMax    = 1 << 30
+	readAhead        = 1 << 20
 )
 
 func appendIndexHeader(b []byte, number, engine uint32) []byte {
@@ -144,7 +145,8 @@ func openIndexFile(d *dir, number uint32, at, size int64) (*indexReader, error) 
 		return nil, fmt.Errorf("storage: open %s: %w", path, err)
 	}
 	r := &indexReader{file: f, path: path, number: number, engine: d.id, at: at}
-	r.r = bufio.NewReaderSize(io.NewSectionReader(f, at, size-at), 1<<20)
+	// A server opens thousands of small ones when it starts.
+	r.r = bufio.NewReaderSize(io.NewSectionReader(f, at, size-at), int(min(size-at, readAhead)))
 	return r, nil
 }
 
