@@ -104,7 +104,7 @@ func TestChaosRest(t *testing.T) {
 // untilRest waits until all buckets rest on all servers.
 func (f *fleet) untilRest() {
 	f.t.Helper()
-	want := fmt.Sprintf("} %d\n", restBuckets+1) // The fleet has one of its own.
+	want := fmt.Sprintf("} %d\n", restBuckets+2) // The fleet has one of its own, and there is the meta group.
 	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		resting := 0
 		for _, s := range f.servers {
