@@ -62,11 +62,11 @@ func run() error {
 		return err
 	}
 	fmt.Printf("%s: %d buckets with %d replicas\n", command[0], *buckets, servers)
-	took, err := create(all)
+	creation, err := create(all)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("created, with a key each: %.1f s\n", took.Seconds())
+	fmt.Printf("created, with a key each: %.1f s\n", creation.Seconds())
 	rest(all)
 	for _, s := range all {
 		s.Kill()
@@ -81,7 +81,12 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("all killed and started: first get after %.1f s, a get of each bucket after %.1f s\n", first.Seconds(), time.Since(began).Seconds())
+	took, used := time.Since(began), time.Duration(0)
+	for _, s := range all {
+		used += process.CPU(s.Pid())
+	}
+	fmt.Printf("all killed and started: first get after %.1f s, a get of each bucket after %.1f s, with %.1f s of CPU\n",
+		first.Seconds(), took.Seconds(), used.Seconds())
 	rest(all)
 	return nil
 }
