@@ -169,7 +169,7 @@ func TestLostReplicaIsReplaced(t *testing.T) {
 func TestQuarantineOutlastsRestart(t *testing.T) {
 	c := newTrio(t, 3)
 	create(t, c.servers[0], bucket("b", 3, api.FileStorage))
-	c.putAnywhere(0, "KV_b", "$KV.b.k", "v")
+	c.putAnywhere(1, "KV_b", "$KV.b.k", "v") // It knows the stream then.
 	s := c.servers[1].Stream("$G", "KV_b")
 	was, _ := s.Assignment().On(c.servers[1].id.server)
 	for _, other := range []int{0, 2} {
