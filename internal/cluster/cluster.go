@@ -337,7 +337,7 @@ func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
 	r, err := c.shards[0].Open(replica.Config{
 		Group: gid, ID: id.member, Name: "meta", Log: c.log, Machine: m,
 		Incarnation: rand.Uint64(), Logger: c.opts.Logger, Owner: c.metaGroup, Again: c.metaGroup.again,
-		Home: c.metaGroup.server,
+		Home:  c.metaGroup.server,
 		First: id.founder && id.member == 1,
 	})
 	if err != nil {

@@ -343,17 +343,32 @@ func (e env) Send(messages []replica.Outgoing) {
 // lane is looked at once a frame.
 const raftFrameBytes = 4 << 20
 
-// receiveRaft hands what a peer sent to the replicas that it is for.
+// receiveRaft hands what a peer sent to the replicas that it is for: those of one shard together, as the peer's
+// shard sent them together.
 func (c *Cluster) receiveRaft(from uint64, payload []byte) error {
+	type batch struct {
+		shard    *replica.Shard
+		messages []replica.Incoming
+	}
+	var batches []batch
 	for len(payload) > 0 {
 		id, m, rest, err := peer.DecodeMessage(payload)
 		if err != nil {
 			return err
 		}
 		payload = rest
-		if g := c.group(wal.GroupID(id)); g != nil && g.admits(from, m) {
-			g.shard.Receive(g.rep.Load(), m)
+		g := c.group(wal.GroupID(id))
+		if g == nil || !g.admits(from, m) {
+			continue
 		}
+		i := slices.IndexFunc(batches, func(b batch) bool { return b.shard == g.shard })
+		if i < 0 {
+			i, batches = len(batches), append(batches, batch{shard: g.shard})
+		}
+		batches[i].messages = append(batches[i].messages, replica.Incoming{To: g.rep.Load(), Message: m})
+	}
+	for _, b := range batches {
+		b.shard.ReceiveAll(b.messages)
 	}
 	return nil
 }

@@ -40,6 +40,14 @@ func TestMessageRoundTrip(t *testing.T) {
 	}
 }
 
+// There are more heartbeats and answers to them than anything else between servers with many groups.
+func TestHeartbeatIsShort(t *testing.T) {
+	m := &pb.Message{Type: pb.MsgHeartbeat.Enum(), To: new(uint64(3_000_002)), From: new(uint64(3_000_001)), Term: new(uint64(1000)), Commit: new(uint64(1) << 40)}
+	if n := len(AppendMessage(nil, 1_000_000, m)); n > 24 {
+		t.Errorf("a heartbeat takes %d bytes", n)
+	}
+}
+
 func TestFrameChecksum(t *testing.T) {
 	frame := appendFrame(nil, 3, func(b []byte) []byte { return append(b, "some payload"...) })
 	if k, p, err := readFrame(bufio.NewReader(bytes.NewReader(frame))); err != nil || k != 3 || string(p) != "some payload" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/cleatkv/cleat/internal/wal"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
@@ -99,6 +100,60 @@ func (g *trio) resting() bool {
 		}
 	}
 	return true
+}
+
+// counter is an Env that counts how often something is sent, and what.
+type counter struct {
+	*bench
+	sends, messages int
+}
+
+func (c *counter) Send(all []Outgoing) {
+	c.sends++
+	c.messages += len(all)
+	c.bench.Send(all)
+}
+
+// The heartbeats of all groups of a shard, and the answers to those that came together, leave together: what
+// idle groups cost the network is counted in servers.
+func TestHeartbeatCoalescing(t *testing.T) {
+	const groups = 100
+	env := &counter{bench: newSteppedBench(t, vfs.NewMem())}
+	env.shard = NewShard(env, env.log, env.shard.logger)
+	var leaders, followers []*Replica
+	for g := range wal.GroupID(groups) {
+		leaders = append(leaders, env.openFor(t, g+1, nil, 1, 2, 3))
+	}
+	env.lead(t, leaders...)
+	for g := range wal.GroupID(groups) {
+		followers = append(followers, env.openFor(t, groups+g+1, nil, 1, 2, 3))
+	}
+	offered := func() (beats []Incoming) {
+		for _, r := range followers {
+			m := message(pb.MsgHeartbeat, 2, 1, 50)
+			beats = append(beats, Incoming{To: r, Message: m})
+		}
+		return beats
+	}
+	env.shard.ReceiveAll(offered())
+	env.shard.Turn(false)
+	env.sync()
+	env.shard.Turn(false)
+
+	env.sends, env.messages = 0, 0
+	env.shard.ReceiveAll(offered())
+	env.shard.Turn(false)
+	if env.sends != 1 || env.messages != groups {
+		t.Errorf("%d heartbeats were answered with %d messages, sent %d times", groups, env.messages, env.sends)
+	}
+	env.shard.SendLate()
+	env.sends, env.messages = 0, 0
+	for range heartbeatTicks {
+		env.shard.Turn(true)
+	}
+	if env.sends > heartbeatTicks || env.messages < 2*groups {
+		t.Errorf("%d leaders sent %d messages in %d ticks, sent %d times", groups, env.messages, heartbeatTicks, env.sends)
+	}
 }
 
 // A group that nobody uses is silent, but for an offer now and then, and stays one group with one leader.

@@ -137,16 +137,46 @@ func (s *Shard) push(ev event) {
 	s.inbox.events = append(s.inbox.events, ev)
 	s.inbox.Unlock()
 	if first {
-		select {
-		case s.inbox.wake <- struct{}{}:
-		default:
-		}
+		s.wakeUp()
 	}
 }
 
 // Receive queues a Raft message from a peer for one of the shard's replicas. Any goroutine.
 func (s *Shard) Receive(r *Replica, m *pb.Message) {
 	s.push(event{kind: evMessage, r: r, message: m})
+}
+
+// Incoming is a Raft message for a replica of a shard.
+type Incoming struct {
+	To      *Replica
+	Message *pb.Message
+}
+
+// ReceiveAll queues Raft messages that came together, so that one turn handles them all and what they are answered
+// leaves together, too. Any goroutine.
+func (s *Shard) ReceiveAll(all []Incoming) {
+	s.inbox.Lock()
+	if s.inbox.closed {
+		s.inbox.Unlock()
+		return
+	}
+	first := len(s.inbox.events) == 0
+	for _, in := range all[:min(len(all), inboxMessagesMax-s.inbox.messages)] {
+		s.inbox.events = append(s.inbox.events, event{kind: evMessage, r: in.To, message: in.Message})
+		s.inbox.messages++
+	}
+	s.inbox.Unlock()
+	if first {
+		s.wakeUp()
+	}
+}
+
+// wakeUp tells the loop that something is queued.
+func (s *Shard) wakeUp() {
+	select {
+	case s.inbox.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Call runs f on the owner's goroutine, between turns. Any goroutine.
