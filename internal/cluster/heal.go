@@ -65,7 +65,7 @@ func (c *Cluster) healStream(s *meta.Stream, move uint64) bool {
 	if move != 0 {
 		to := c.replacement(s, 0)
 		if to != 0 {
-			c.moveReplica(s, move, to, func(error) {})
+			c.moveReplica(s, move, to, c.isAbsent(s, move), func(error) {})
 		}
 		return to != 0
 	}
@@ -82,6 +82,13 @@ func (c *Cluster) healStream(s *meta.Stream, move uint64) bool {
 // missing is how many replicas a stream has too few, as it has when its cluster was recovered from one
 // server.
 func missing(s *meta.Stream) int { return max(0, s.Config.Replicas-len(s.Replicas)) }
+
+// isAbsent tells whether a replica's server belongs to the cluster still.
+func (c *Cluster) isAbsent(s *meta.Stream, member uint64) bool {
+	i := slices.IndexFunc(s.Replicas, func(r meta.Replica) bool { return r.ID == member })
+	server := c.Meta().Server(s.Replicas[i].Server)
+	return server != nil && !server.Removed
+}
 
 // gone tells which servers have been out of reach for so long that their replicas are to be made anew. With
 // fewer than two of three servers there, it is more likely that this one is cut off.

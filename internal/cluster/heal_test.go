@@ -177,3 +177,57 @@ func TestLeaderBalanceConverges(t *testing.T) {
 		t.Errorf("leads moved on: %v, then %v", before, n)
 	}
 }
+
+// A server that comes back with what it holds before its replica was made anew elsewhere takes its seat again:
+// the plan is cancelled, and what was begun is taken away.
+func TestReturningServerCancelsThePlan(t *testing.T) {
+	c := prepareTrio(t, 4)
+	c.more = func(o *Options) { o.ReplaceAfter = time.Second }
+	disks := make([]*spoiler, 4)
+	for i := range c.fs {
+		disks[i] = &spoiler{FS: vfs.NewMem()}
+		c.fs[i] = disks[i]
+	}
+	c.startAll()
+	create(t, c.servers[0], bucket("b", 3, api.FileStorage))
+	c.known("KV_b")
+	c.putAnywhere(0, "KV_b", "$KV.b.k", "v")
+	before := c.settled("KV_b", 3)
+	dead, other := -1, -1
+	for i, s := range c.servers {
+		st := s.Stream("$G", "KV_b")
+		switch {
+		case st.Machine() == nil:
+			other = i
+		case !st.IsLeader():
+			dead = i
+		}
+	}
+	disks[other].left.Store(1 << 30) // Who is to get the replica never does.
+	c.fallBehind(dead, "KV_b", "$KV.b.k")
+	look := c.servers[other].Stream("$G", "KV_b")
+	var plan *meta.Plan
+	eventually(t, "a replica begun elsewhere", func() bool {
+		plan = look.Assignment().Plan
+		return plan != nil && look.rep.Load() != nil && disks[other].left.Load() < 1<<30
+	})
+	if !plan.Absent || len(plan.Add) != 1 {
+		t.Fatalf("plan %+v", plan)
+	}
+	c.start(dead)
+	c.formed(dead)
+	after := c.settled("KV_b", 3)
+	if !slices.Equal(after.Replicas, before.Replicas) {
+		t.Errorf("replicas %v, where there were %v", after.Replicas, before.Replicas)
+	}
+	eventually(t, "what was begun is gone", func() bool {
+		for _, s := range c.servers {
+			st := s.Stream("$G", "KV_b")
+			if r := st.rep.Load(); r != nil && st.IsLeader() {
+				conf := r.Status().Conf
+				return len(conf.GetVoters()) == 3 && len(conf.GetLearners()) == 0 && look.local.Load() == nil
+			}
+		}
+		return false
+	})
+}

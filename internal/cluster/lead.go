@@ -135,7 +135,7 @@ func (s *Stream) RemovePeer(server string, done func(error)) {
 		done(api.ErrPeerRemap)
 		return
 	}
-	s.c.moveReplica(a, a.Replicas[i].ID, to, done)
+	s.c.moveReplica(a, a.Replicas[i].ID, to, false, done)
 }
 
 // replacement picks a server for a replica that has to leave another one, 0 if none will do.
@@ -155,9 +155,11 @@ func (c *Cluster) free(a *meta.Stream, from uint64) []uint64 {
 	return c.candidates(&a.Config, not)
 }
 
-func (c *Cluster) moveReplica(a *meta.Stream, member, to uint64, done func(error)) {
+// moveReplica has a replica made on another server in the place of one; absent tells that this is since the
+// server of that one is out of reach.
+func (c *Cluster) moveReplica(a *meta.Stream, member, to uint64, absent bool, done func(error)) {
 	c.ProposeMeta(meta.Encode(meta.KindChangeReplicas, &meta.ChangeReplicas{
-		Account: a.Account, Name: a.Config.Name, Group: a.Group, Add: []uint64{to}, Remove: []uint64{member},
+		Account: a.Account, Name: a.Config.Name, Group: a.Group, Add: []uint64{to}, Remove: []uint64{member}, Absent: absent,
 	}), metaOutcome(done))
 }
 

@@ -21,7 +21,7 @@ const caughtUp = 256
 //	-> tell meta
 type planner struct {
 	mu   sync.Mutex
-	told time.Time // when meta was last told that the plan is done
+	told time.Time // when meta was last told what has become of the plan
 }
 
 // planLoop looks after all plans, and after the membership of the meta group.
@@ -83,13 +83,26 @@ func (s *Stream) plan() {
 			voters = append(voters, m.ID)
 		}
 	}
+	st := r.Status()
+	if a.Plan.Absent && areBack(&st, a.Plan) {
+		s.tellMeta(meta.KindCancelPlan, &meta.CancelPlan{Account: a.Account, Name: a.Config.Name, Group: a.Group, Epoch: a.Plan.Epoch})
+		return
+	}
 	if s.change(r, voters, nil) {
-		s.planDone(a)
+		s.tellMeta(meta.KindPlanDone, &meta.PlanDone{Account: a.Account, Name: a.Config.Name, Group: a.Group, Epoch: a.Plan.Epoch})
 	}
 }
 
-// planDone tells meta, again now and then until the assignment changes.
-func (s *Stream) planDone(a *meta.Stream) {
+// areBack tells whether all whom a plan replaces because of their absence take part again, before it has
+// come to the change that they were to be removed by.
+func areBack(st *replica.Status, p *meta.Plan) bool {
+	return len(st.Conf.GetVotersOutgoing()) == 0 && len(p.Remove) > 0 && !slices.ContainsFunc(p.Remove, func(id uint64) bool {
+		return !slices.Contains(st.Conf.GetVoters(), id) || !ready(st, id)
+	})
+}
+
+// tellMeta tells meta what has become of the plan, again now and then until the assignment changes.
+func (s *Stream) tellMeta(kind meta.Kind, what any) {
 	s.planning.mu.Lock()
 	due := time.Since(s.planning.told) > time.Second
 	if due {
@@ -99,8 +112,7 @@ func (s *Stream) planDone(a *meta.Stream) {
 	if !due {
 		return
 	}
-	command := meta.Encode(meta.KindPlanDone, &meta.PlanDone{Account: a.Account, Name: a.Config.Name, Group: a.Group, Epoch: a.Plan.Epoch})
-	s.c.ProposeMeta(command, WaiterFunc(func(any, error) {}))
+	s.c.ProposeMeta(meta.Encode(kind, what), WaiterFunc(func(any, error) {}))
 }
 
 // planMeta makes the meta group's members match its servers: at most five vote, the others learn.

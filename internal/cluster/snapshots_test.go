@@ -23,15 +23,15 @@ func (c *trio) fallBehind(i int, name, subject string) {
 	c.t.Helper()
 	had := c.servers[i].Stream("$G", name).Machine().Applied().Index
 	c.servers[i].Close()
-	other := (i + 1) % 3
+	other := (i + 1) % len(c.servers)
 	for n := range keepEntriesOfReplica + 200 {
 		c.putAnywhere(other, name, fmt.Sprint(subject, n%50), strings.Repeat(fmt.Sprint(n), 100))
 	}
 	for j, s := range c.servers {
-		if j == i {
+		st := s.Stream("$G", name)
+		if j == i || st.Machine() == nil {
 			continue
 		}
-		st := s.Stream("$G", name)
 		if err := st.Machine().Checkpoint(); err != nil {
 			c.t.Fatal(err)
 		}

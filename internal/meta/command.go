@@ -23,6 +23,7 @@ const (
 	KindPlanDone       Kind = 7
 	KindReplicaLost    Kind = 8
 	KindRecover        Kind = 9
+	KindCancelPlan     Kind = 10
 )
 
 // CreateStream asks for a stream. Config is normalised and complete.

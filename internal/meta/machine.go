@@ -225,6 +225,8 @@ func (m *Machine) execute(tx storage.Tx, command []byte) (*Result, error) {
 		return decodeAnd(body, func(c *ChangeReplicas) *Result { return m.changeReplicas(tx, c) })
 	case KindPlanDone:
 		return decodeAnd(body, func(c *PlanDone) *Result { return m.planDone(tx, c) })
+	case KindCancelPlan:
+		return decodeAnd(body, func(c *CancelPlan) *Result { return m.cancelPlan(tx, c) })
 	case KindReplicaLost:
 		return decodeAnd(body, func(c *ReplicaLost) *Result { return m.replicaLost(tx, c) })
 	case KindRecover:

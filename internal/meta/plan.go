@@ -14,6 +14,10 @@ type Plan struct {
 	Epoch  uint64    `json:"epoch"`
 	Add    []Replica `json:"add,omitempty"`
 	Remove []uint64  `json:"remove,omitempty"` // raft ids
+
+	// Absent is set where nobody asked for it: a server has been out of reach for long. If it comes back
+	// in time, the plan is cancelled.
+	Absent bool `json:"absent,omitempty"`
 }
 
 // ChangeReplicas asks for a plan: replicas on the servers of Add, and those of Remove away.
@@ -23,6 +27,15 @@ type ChangeReplicas struct {
 	Group   uint64   `json:"group"`
 	Add     []uint64 `json:"add,omitempty"`    // server ids
 	Remove  []uint64 `json:"remove,omitempty"` // raft ids
+	Absent  bool     `json:"absent,omitempty"` // see Plan
+}
+
+// CancelPlan says that the servers whose absence is the reason for a plan are back, with what they hold.
+type CancelPlan struct {
+	Account string `json:"account"`
+	Name    string `json:"name"`
+	Group   uint64 `json:"group"`
+	Epoch   uint64 `json:"epoch"`
 }
 
 // PlanDone says that the group's membership is what the plan wanted.
@@ -76,6 +89,27 @@ func (m *Machine) changeReplicas(tx storage.Tx, c *ChangeReplicas) *Result {
 	s := *old
 	if err := m.plan(tx, &s, nil, c.Add, c.Remove); err != nil {
 		return &Result{Err: err}
+	}
+	s.Plan.Absent = c.Absent
+	m.put(tx, &s)
+	return &Result{Stream: &s}
+}
+
+// cancelPlan replaces a plan by one that takes away again what it has added. So it does not matter how far
+// the first one has come: whoever leads the group leads it back to the replicas that there were.
+func (m *Machine) cancelPlan(tx storage.Tx, c *CancelPlan) *Result {
+	old := m.mu.streams[Key{c.Account, c.Name}]
+	if old == nil || old.Group != c.Group {
+		return &Result{Err: api.ErrStreamNotFound}
+	}
+	if old.Plan == nil || old.Plan.Epoch != c.Epoch || !old.Plan.Absent {
+		return &Result{Stream: old} // Told before, or it is another plan by now.
+	}
+	s := *old
+	s.Epoch = old.Epoch + 1
+	s.Plan = &Plan{Epoch: s.Epoch, Add: old.Plan.Add}
+	for _, r := range old.Plan.Add {
+		s.Plan.Remove = append(s.Plan.Remove, r.ID)
 	}
 	m.put(tx, &s)
 	return &Result{Stream: &s}

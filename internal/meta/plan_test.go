@@ -56,3 +56,47 @@ func TestScalePlansReplaceEachOther(t *testing.T) {
 		}
 	}
 }
+
+// A plan is cancelled if it was made because a server was absent, and no other. What it has added goes, and the
+// replicas that there were stay, whatever is told of it later.
+func TestPlanIsCancelled(t *testing.T) {
+	m := open(t, memory.NewStore(), "m")
+	c := config("S", "s.>")
+	c.Replicas = 3
+	was := do(t, m, KindCreateStream, &CreateStream{Account: "A", Config: c, Servers: []uint64{1, 2, 3}}).Stream
+	change := func(absent bool) *Stream {
+		t.Helper()
+		r := do(t, m, KindChangeReplicas, &ChangeReplicas{Account: "A", Name: "S", Group: was.Group, Add: []uint64{4}, Remove: []uint64{was.Replicas[1].ID}, Absent: absent})
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		return r.Stream
+	}
+	cancel := func(epoch uint64) *Stream {
+		return do(t, m, KindCancelPlan, &CancelPlan{Account: "A", Name: "S", Group: was.Group, Epoch: epoch}).Stream
+	}
+	done := func(epoch uint64) *Stream {
+		return do(t, m, KindPlanDone, &PlanDone{Account: "A", Name: "S", Group: was.Group, Epoch: epoch}).Stream
+	}
+	planned := change(true)
+	if s := cancel(planned.Epoch - 1); s.Plan.Epoch != planned.Epoch {
+		t.Errorf("another plan was cancelled: %+v", s.Plan)
+	}
+	s := cancel(planned.Epoch)
+	if s.Plan == nil || s.Plan.Epoch == planned.Epoch || !slices.Equal(servers(s), []uint64{1, 2, 3}) {
+		t.Fatalf("cancelled, and now %+v", s.Plan)
+	}
+	if s := done(planned.Epoch); s.Plan == nil {
+		t.Error("the end of the cancelled plan ended the one that undoes it")
+	}
+	if again := cancel(s.Plan.Epoch); again.Plan.Epoch != s.Plan.Epoch {
+		t.Error("the undoing was undone")
+	}
+	if s = done(s.Plan.Epoch); s.Plan != nil || !slices.Equal(s.Replicas, was.Replicas) {
+		t.Errorf("%+v, where there was %+v", s, was)
+	}
+	planned = change(false)
+	if s := cancel(planned.Epoch); s.Plan == nil || s.Plan.Epoch != planned.Epoch {
+		t.Error("what an operator asked for was cancelled")
+	}
+}
