@@ -119,6 +119,7 @@ func versionText(exe string) string {
 // serverMain runs a server, or does one of the small things its flags ask for.
 func serverMain(exe string, args []string) int {
 	f, err := config.ParseFlags(exe, args)
+	hideSecrets(os.Args)
 	if err != nil {
 		if exe == serverName { // Scripts may look for what it prints.
 			fmt.Fprintf(os.Stderr, "%v\n\n%s", err, usageText(exe))

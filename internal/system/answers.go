@@ -59,6 +59,8 @@ var aboutServer = map[string]func(*request){
 	"ACCOUNTZ": (*request).accountz,
 	"JSZ":      (*request).jsz,
 	"HEALTHZ":  (*request).healthz,
+	"EXPVARZ":  (*request).expvarz,
+	"PROFILEZ": (*request).profilez,
 }
 
 // toServer is what one server is asked to do.
