@@ -77,8 +77,11 @@ func (f *founding) load() error {
 		return fmt.Errorf("read the accepted genesis: %w", err)
 	}
 	f.accepted = &genesis{}
-	if err := json.Unmarshal(text, f.accepted); err != nil {
-		return fmt.Errorf("%s is damaged: %w", filepath.Join(f.c.opts.Dir, genesisFile), err)
+	if text, err = unseal(text); err == nil {
+		err = json.Unmarshal(text, f.accepted)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is damaged: %w; %s", filepath.Join(f.c.opts.Dir, genesisFile), err, adviceStartAnew)
 	}
 	return nil
 }
@@ -212,7 +215,7 @@ func (f *founding) accept(g *genesis) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFileAtomically(f.c.opts.FS, f.c.opts.Dir, genesisFile, text); err != nil {
+	if err := writeFileAtomically(f.c.opts.FS, f.c.opts.Dir, genesisFile, seal(append(text, '\n'))); err != nil {
 		return fmt.Errorf("accept the founding of the cluster: %w", err)
 	}
 	f.accepted = g

@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -39,17 +41,24 @@ func loadIdentity(fsys vfs.FS, dir string) (id identity, err error) {
 	if err != nil {
 		return id, fmt.Errorf("read the server's identity: %w", err)
 	}
-	if _, err := fmt.Sscanf(string(text), identityFormat, &id.server, &id.cluster, &id.member, &id.founder); err != nil {
-		return id, fmt.Errorf("%s is damaged: %w; restore it from a backup, or move the directory away to begin as a new server", path, err)
+	text, err = unseal(text)
+	if err == nil {
+		_, err = fmt.Sscanf(string(text), identityFormat, &id.server, &id.cluster, &id.member, &id.founder)
+	}
+	if err != nil {
+		return id, fmt.Errorf("%s is damaged: %w; %s", path, err, adviceStartAnew)
 	}
 	return id, nil
 }
+
+// adviceStartAnew is for whoever finds that a server does not know any more who it is.
+const adviceStartAnew = "restore it from a backup, or move the data directory away and start again: a server of a cluster then joins as a new one and gets its data from the others"
 
 func newIdentity(fsys vfs.FS, dir string) (identity, error) {
 	for _, sub := range []string{walDir, metaDir, streamsDir} {
 		names, err := fsys.List(filepath.Join(dir, sub))
 		if err == nil && len(names) > 0 {
-			return identity{}, fmt.Errorf("%s has data but there is no %s: it is not safe to guess whose they are", filepath.Join(dir, sub), identityFile)
+			return identity{}, fmt.Errorf("%s has data but there is no %s, and it is not safe to guess whose they are: %s", filepath.Join(dir, sub), identityFile, adviceStartAnew)
 		}
 	}
 	id := identity{server: randomID()}
@@ -58,10 +67,31 @@ func newIdentity(fsys vfs.FS, dir string) (identity, error) {
 
 func (id identity) save(fsys vfs.FS, dir string) error {
 	text := fmt.Sprintf(identityFormat, id.server, id.cluster, id.member, id.founder)
-	if err := writeFileAtomically(fsys, dir, identityFile, []byte(text)); err != nil {
+	if err := writeFileAtomically(fsys, dir, identityFile, seal([]byte(text))); err != nil {
 		return fmt.Errorf("write the server's identity: %w", err)
 	}
 	return nil
+}
+
+// sealFormat ends a small file of text: a checksum over all that is above it.
+const sealFormat = "crc32c %08x\n"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func seal(text []byte) []byte {
+	return fmt.Appendf(text, sealFormat, crc32.Checksum(text, castagnoli))
+}
+
+// unseal returns the text above the checksum.
+func unseal(sealed []byte) ([]byte, error) {
+	at := len(sealed) - len(fmt.Sprintf(sealFormat, 0))
+	if at < 0 {
+		return nil, fmt.Errorf("%d bytes are too few", len(sealed))
+	}
+	if text := sealed[:at:at]; bytes.Equal(seal(text), sealed) {
+		return text, nil
+	}
+	return nil, errors.New("its checksum is wrong")
 }
 
 // randomID draws an id that is not zero.

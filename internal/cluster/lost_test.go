@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
@@ -235,4 +236,34 @@ func TestMemoryReplicaAfterRestart(t *testing.T) {
 		return err == nil && r.Err == nil
 	})
 	c.settled("KV_m", 3)
+}
+
+// A stream whose only replica does not open keeps nobody waiting: who asks hears at once, and health says
+// why.
+func TestOnlyReplicaDamagedSaysSo(t *testing.T) {
+	fsys := vfs.NewMem()
+	c := start(t, Options{FS: fsys})
+	create(t, c, bucket("b", 1, api.FileStorage))
+	create(t, c, bucket("well", 1, api.FileStorage))
+	was := c.Stream("$G", "KV_b").Assignment()
+	engine := engineName(c.Stream("$G", "KV_b").id, was.Replicas[0].ID)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range filesBelow(t, fsys, "data/streams/"+engine) {
+		spoil(t, fsys, path)
+	}
+	c = start(t, Options{FS: fsys})
+	for _, name := range []string{"KV_b", "KV_well"} {
+		found := make(chan error, 1)
+		began := time.Now()
+		c.FindStream("$G", name, func(s *Stream, err error) { found <- err })
+		if err := <-found; err != nil || time.Since(began) > readyFor/2 {
+			t.Errorf("%s: %v after %s", name, err, time.Since(began))
+		}
+	}
+	if err := c.Stream("$G", "KV_b").Healthy(); err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("health: %v", err)
+	}
+	eventually(t, "the other one is well", func() bool { return c.Stream("$G", "KV_well").Healthy() == nil })
 }

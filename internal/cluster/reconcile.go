@@ -88,10 +88,11 @@ func (c *Cluster) addStream(a *meta.Stream) error {
 	// Before the replica runs: what subscribes to the stream's subjects must not miss its start. And also
 	// without one: clients of this server reach the stream through others.
 	c.opts.Hooks.StreamStarted(s)
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.openReplica(s)
 	}
-	return c.openReplica(s)
+	s.refuse(err)
+	return err
 }
 
 // matchReplica opens or drops the local replica, as the assignment now says.
@@ -108,10 +109,12 @@ func (c *Cluster) matchReplica(s *Stream) error {
 	if !ok || s.local.Load() != nil {
 		return nil
 	}
-	if err := c.openLocal(s); err != nil {
-		return err
+	err := c.openLocal(s)
+	if err == nil {
+		err = c.openReplica(s)
 	}
-	return c.openReplica(s)
+	s.refuse(err)
+	return err
 }
 
 // openLocal opens engine and machine of the local replica, if there is to be one and it is not lost.

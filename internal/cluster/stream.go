@@ -38,6 +38,8 @@ type Stream struct {
 	told time.Time            // when meta was last told of it; the plan loop's
 	led  atomic.Int64         // when another member was last known to lead without it, Unix nanoseconds
 	mend *replica.Mend        // of its log; the reconciler's
+
+	refused atomic.Pointer[refusal] // why the local replica was not opened
 }
 
 // local is what a server keeps for a replica of a stream.
@@ -50,6 +52,18 @@ type local struct {
 	closed  bool   // under maint
 	told    bool   // that it is out of service; under maint
 	dirty   int64  // of the engine, when it was last looked after; under maint
+}
+
+// refusal is why a local replica could not be opened: it has to be replaced, or somebody has to see to it.
+type refusal struct{ err error }
+
+// refuse notes how the attempt to open the local replica ended.
+func (s *Stream) refuse(err error) {
+	if err == nil {
+		s.refused.Store(nil)
+	} else {
+		s.refused.Store(&refusal{err})
+	}
 }
 
 // Account and Name tell which stream this is.
@@ -158,7 +172,7 @@ func (s *Stream) serves(revision uint64) bool {
 	}
 	m := s.Machine()
 	if m == nil {
-		return s.hasNoReplica()
+		return s.hasNoReplica() || s.refused.Load() != nil
 	}
 	return s.leader() != 0 && m.ConfigRevision() >= revision
 }
@@ -175,6 +189,9 @@ func (s *Stream) healthy() error {
 	}
 	if lost := s.lost.Load(); lost != nil {
 		return fmt.Errorf("its replica here is lost, and being replaced: %w", lost.cause)
+	}
+	if refused := s.refused.Load(); refused != nil {
+		return refused.err
 	}
 	r := s.rep.Load()
 	if r == nil {
