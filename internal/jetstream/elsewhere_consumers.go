@@ -184,9 +184,9 @@ func (c *call) whereCreated(cs *cluster.Stream, q *api.ConsumerCreateRequest, fn
 }
 
 // ordered tells whether a consumer is a watcher's, which the client names at random and replaces at
-// will.
+// will. Not all clients ask for memory.
 func ordered(cfg *api.ConsumerConfig) bool {
-	return cfg.AckPolicy == api.AckNone && cfg.MemoryStorage && cfg.Replicas == 1
+	return cfg.AckPolicy == api.AckNone && cfg.Replicas == 1 && (cfg.MemoryStorage || revives(cfg))
 }
 
 // forLeader tells whether only the leader can create a consumer: its log has to know, there is no
