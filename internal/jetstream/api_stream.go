@@ -231,10 +231,12 @@ func (c *call) streamPurge() {
 	c.propose(cs, stream.EncodePurge(p), func(r *stream.Result) { c.purgeRest(cs, r, 0) })
 }
 
-// How many messages one command of a purge removes, so that puts and gets go on meanwhile: for a few milliseconds.
+// How many messages one command of a purge removes, so that puts and gets go on meanwhile, and how long these have
+// then for themselves. A command takes a few milliseconds.
 const (
 	purgeMost      = 5000
-	purgeMostRocks = 500
+	purgeMostRocks = 250
+	purgePause     = 3 * time.Millisecond
 )
 
 // purgeRest goes on with a purge as long as something is left of it. If that fails nobody can say that
@@ -245,14 +247,16 @@ func (c *call) purgeRest(cs *cluster.Stream, r *stream.Result, before uint64) {
 		c.respond(&api.StreamPurgeResponse{Header: c.header(), Success: true, Purged: purged})
 		return
 	}
-	cs.Propose(stream.EncodePurge(r.Rest), cluster.WaiterFunc(func(result any, err error) {
-		if err != nil {
-			return
-		}
-		if next := result.(*stream.Result); next.Err == nil {
-			c.purgeRest(cs, next, purged)
-		}
-	}))
+	time.AfterFunc(purgePause, func() { // Refused once the server has stopped.
+		cs.Propose(stream.EncodePurge(r.Rest), cluster.WaiterFunc(func(result any, err error) {
+			if err != nil {
+				return
+			}
+			if next := result.(*stream.Result); next.Err == nil {
+				c.purgeRest(cs, next, purged)
+			}
+		}))
+	})
 }
 
 // msgDelete removes one message.
