@@ -14,7 +14,7 @@ GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 120m ./test/chaos
 
 .DEFAULT_GOAL := build
-.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail groupcommit tables writes idle example \
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume groupcommit tables writes idle example \
         cluster-kill cluster-pause cluster-part cluster-rest cluster-state linearizable
 
 help: ## List the commands.
@@ -62,6 +62,9 @@ powercut: build ## As root: cut the power of a real server's file system under l
 
 syncfail: build ## As root, with strace: let a sync of a real server fail, and cut its power.
 	CLEAT_COMPAT_SERVER="bin/cleat server" go test -tags faults -v -count=1 -timeout 10m ./test/chaos -run TestSyncFailure
+
+fullvolume: build ## As root: fill a volume of 32 MiB again and again, also by somebody else.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go test -tags faults -v -count=1 -timeout 30m ./test/chaos -run TestFullVolume -fillings 10
 
 cluster-kill: build ## Kill the leader of three servers under load, CYCLES times.
 	$(CHAOS) -run TestChaosClusterKill -kills $(CYCLES)

@@ -251,6 +251,9 @@ func (c *Cluster) open(n *newcomer) (err error) {
 	if err = c.openFiles(id); err != nil {
 		return err
 	}
+	if err = c.disk.reserve.open(o.FS, o.Dir, time.Now()); err != nil {
+		return err
+	}
 	for range 1 + shardCount() {
 		c.shards = append(c.shards, replica.NewShard(env{c}, c.log, o.Logger))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync/atomic"
+	"time"
 
 	"github.com/cleatkv/cleat/internal/stream"
 )
@@ -17,8 +18,8 @@ import (
 // messages are refused: a fifth of a small disk, at most 256 MiB, and as much again as waits in
 // memory to be written.
 const (
-	reserveShare = 5
-	reserveMax   = 256 << 20
+	keptFreeShare = 5
+	keptFreeMax   = 256 << 20
 )
 
 // disk keeps account of the room for messages.
@@ -28,6 +29,8 @@ type disk struct {
 	tight atomic.Bool   // there is so little that what can be given back is
 	size  atomic.Int64  // bytes of the whole disk, 0 if not known
 	low   chan struct{} // wakes maintenance: a look may find room again
+
+	reserve reserve
 }
 
 func (d *disk) init() {
@@ -63,7 +66,7 @@ func (d *disk) checkpointBytes() int64 {
 }
 
 // lookAtDisk finds out how much room there is for more messages.
-func (c *Cluster) lookAtDisk() {
+func (c *Cluster) lookAtDisk(now time.Time) {
 	if c.log.NoSpace() {
 		c.log.LookForSpace()
 	}
@@ -73,7 +76,7 @@ func (c *Cluster) lookAtDisk() {
 		return
 	}
 	c.disk.size.Store(int64(du.TotalBytes))
-	reserve := int64(min(du.TotalBytes/reserveShare, reserveMax))
+	reserve := int64(min(du.TotalBytes/keptFreeShare, keptFreeMax))
 	for _, s := range c.local() {
 		if l := s.local.Load(); l != nil {
 			reserve += max(0, l.engine.Dirty())
@@ -81,6 +84,9 @@ func (c *Cluster) lookAtDisk() {
 	}
 	room := int64(min(du.AvailBytes, math.MaxInt64)) - reserve
 	full := room < 0
+	if room > reserve {
+		c.report("the disk", c.disk.reserve.grow(int64(du.TotalBytes), now))
+	}
 	c.disk.room.Store(room)
 	c.disk.tight.Store(room < reserve)
 	if c.disk.full.Swap(full) == full {
@@ -91,6 +97,40 @@ func (c *Cluster) lookAtDisk() {
 	} else {
 		c.opts.Logger.Info(fmt.Sprintf("Disk of %s has room again (%d MiB free)", c.opts.Dir, du.AvailBytes>>20))
 	}
+}
+
+// emergency gives up a part of the reserve if something waits to be written, and there is no room for it. It
+// is not for the goroutine of maintenance, which may be waiting for just that.
+func (c *Cluster) emergency(now time.Time) {
+	if c.disk.reserve.bytes() == 0 {
+		return
+	}
+	du, err := c.opts.FS.GetDiskUsage(c.opts.Dir)
+	if err != nil || int64(min(du.AvailBytes, math.MaxInt64)) >= c.waitsForRoom() {
+		return
+	}
+	freed, err := c.disk.reserve.giveUp(int64(du.TotalBytes), now)
+	if err != nil {
+		c.report("the disk", err)
+	}
+	if freed > 0 {
+		c.warn(fmt.Sprintf("Disk of %s has only %d KiB free: %d MiB held in its directory %q are given up, so that what is deleted can be given back",
+			c.opts.Dir, du.AvailBytes>>10, freed>>20, reserveDir))
+	}
+}
+
+// waitsForRoom is how much room is needed for what is to be written next, 0 if nothing is.
+func (c *Cluster) waitsForRoom() (bytes int64) {
+	bytes = c.metaEngine.Dirty()
+	for _, s := range c.local() {
+		if l := s.local.Load(); l != nil {
+			bytes += l.engine.Dirty() + min(l.engine.Reclaimable(), 1)
+		}
+	}
+	if bytes > 0 || c.log.NoSpace() {
+		bytes += reserveAt
+	}
+	return bytes
 }
 
 // tight tells whether the disk is full or nearly so: what is durable need not stay in the log then, and

@@ -25,7 +25,7 @@ func (c *Cluster) maintainLoop() {
 	defer ticker.Stop()
 	dirtySince := make(map[storage.Engine]time.Time)
 	var scrubbing scrubber
-	c.lookAtDisk()
+	c.lookAtDisk(time.Now())
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -34,7 +34,7 @@ func (c *Cluster) maintainLoop() {
 		case <-c.disk.low:
 		}
 		now := time.Now()
-		c.lookAtDisk()
+		c.lookAtDisk(now)
 		c.expireWaits(now)
 		c.checkMeta()
 		if c.due(c.metaEngine, dirtySince, now) {
@@ -170,6 +170,7 @@ func (c *Cluster) tickLoop() {
 		case <-ticker.C:
 		}
 		now := time.Now()
+		c.emergency(now)
 		c.forward.expire(now)
 		for _, g := range c.groups() {
 			g.held.flush()

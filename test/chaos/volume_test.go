@@ -28,8 +28,10 @@ const (
 
 const ext4Shutdown = 0x8004587d // _IOR('X', 125, __u32)
 
-// newVolume makes a volume and mounts it at dir until the test ends.
-func newVolume(t *testing.T, dir string) *volume {
+// newVolume makes a volume with room for everything and mounts it at dir until the test ends.
+func newVolume(t *testing.T, dir string) *volume { return newVolumeOf(t, dir, 2<<30) }
+
+func newVolumeOf(t *testing.T, dir string, bytes int64) *volume {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("cutting the power of a volume needs root, for mount and for the ioctl that shuts ext4 down")
@@ -42,7 +44,7 @@ func newVolume(t *testing.T, dir string) *volume {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := image.Truncate(2 << 30); err != nil { // A hole: the disk below holds what is written.
+	if err := image.Truncate(bytes); err != nil { // A hole: the disk below holds what is written.
 		t.Fatal(err)
 	}
 	image.Close()
