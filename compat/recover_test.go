@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cleatkv/cleat/test/process"
@@ -86,4 +88,67 @@ func TestPromiseClusterRecover(t *testing.T) {
 		e, err := kv.Get(testContext(t), "alone")
 		return err == nil && string(e.Value()) == "yes"
 	})
+}
+
+// All three servers die at once, and the logs of two have a damaged sector each, at another place. Everything that was
+// acknowledged is there, and the bucket goes on without anybody doing anything.
+func TestPromiseClusterMendsLogs(t *testing.T) {
+	servers := process.NewCluster(t, 3, "")
+	kv, err := jetStream(t, servers[0]).CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: "MENDED", Replicas: 3})
+	must(t, err)
+	const keys = 60
+	for i := range keys {
+		_, err := kv.Put(testContext(t), fmt.Sprint("k", i), fmt.Appendf(nil, "<value %d>", i))
+		must(t, err)
+	}
+	whole(t, servers, "KV_MENDED")
+	for _, s := range servers {
+		s.Kill()
+	}
+	spoilLog(t, servers[1], "<value 20>")
+	spoilLog(t, servers[2], "<value 40>")
+	for _, s := range servers {
+		must(t, s.Launch())
+	}
+	for _, s := range servers {
+		eventually(t, "the server listens", func() bool {
+			nc, err := nats.Connect(s.URL(), nats.IgnoreDiscoveredServers())
+			if err == nil {
+				nc.Close()
+			}
+			return err == nil
+		})
+	}
+	whole(t, servers, "KV_MENDED")
+	kv, err = jetStream(t, servers[1]).KeyValue(testContext(t), "MENDED")
+	must(t, err)
+	for i := range keys {
+		e, err := kv.Get(testContext(t), fmt.Sprint("k", i))
+		must(t, err)
+		if want := fmt.Sprintf("<value %d>", i); string(e.Value()) != want || e.Revision() != uint64(i+1) {
+			t.Fatalf("k%d is %q at %d", i, e.Value(), e.Revision())
+		}
+	}
+	for i := 1; i < 3; i++ {
+		if log := servers[i].LogTail(200); !strings.Contains(log, "is whole again") {
+			t.Errorf("n%d has not mended its log:\n%s", i, log)
+		}
+	}
+}
+
+// spoilLog changes a bit in the log of a server that does not run, where a word stands.
+func spoilLog(t *testing.T, s *process.Server, word string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(s.Dir, "data", "wal", "*.wal"))
+	must(t, err)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		must(t, err)
+		if at := bytes.Index(text, []byte(word)); at >= 0 {
+			text[at] ^= 4
+			must(t, os.WriteFile(name, text, 0o600))
+			return
+		}
+	}
+	t.Fatalf("%q stands nowhere in the log of %s", word, s.Dir)
 }

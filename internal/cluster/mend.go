@@ -207,7 +207,7 @@ func (c *Cluster) tryMend(s *Stream) {
 	}
 	delete(c.suspects, engineName(s.id, lost.id))
 	s.lost.Store(nil)
-	how := "the other replicas had what was damaged"
+	how := "what was damaged came from the others, or is in the storage already"
 	if dropped > 0 {
 		how = fmt.Sprintf("log entry %d, which was damaged, and what was behind it are dropped, since so many others never had it that it was not committed", dropped)
 	}
