@@ -88,11 +88,10 @@ func (c *Cluster) addStream(a *meta.Stream) error {
 	// Before the replica runs: what subscribes to the stream's subjects must not miss its start. And also
 	// without one: clients of this server reach the stream through others.
 	c.opts.Hooks.StreamStarted(s)
-	if err == nil {
-		err = c.openReplica(s)
+	if err != nil {
+		return err
 	}
-	s.refuse(err)
-	return err
+	return c.openReplica(s)
 }
 
 // matchReplica opens or drops the local replica, as the assignment now says.
@@ -109,12 +108,10 @@ func (c *Cluster) matchReplica(s *Stream) error {
 	if !ok || s.local.Load() != nil {
 		return nil
 	}
-	err := c.openLocal(s)
-	if err == nil {
-		err = c.openReplica(s)
+	if err := c.openLocal(s); err != nil {
+		return err
 	}
-	s.refuse(err)
-	return err
+	return c.openReplica(s)
 }
 
 // openLocal opens engine and machine of the local replica, if there is to be one and it is not lost.
@@ -137,6 +134,7 @@ func (c *Cluster) openLocal(s *Stream) error {
 			err = errors.Join(err, l.engine.Close())
 		}
 		c.loseIf(s, l.id, err)
+		s.refuse(err)
 		return err
 	}
 	s.local.Store(l)
@@ -188,7 +186,9 @@ func (c *Cluster) openReplica(s *Stream) error {
 		}
 		opened <- err
 	})
-	if err := <-opened; err != nil {
+	err := <-opened
+	s.refuse(err)
+	if err != nil {
 		c.loseIf(s, l.id, err)
 		return err
 	}
