@@ -15,5 +15,6 @@ var real = storagetest.Kind{Open: func(fs vfs.FS, dir string) (storage.Store, er
 }}
 
 func BenchmarkEngine(b *testing.B)       { storagetest.Benchmark(b, real) }
+func BenchmarkDigest1M(b *testing.B)     { storagetest.Digest(b, real) }
 func BenchmarkFootprint1M(b *testing.B)  { storagetest.Footprint(b, real, 1_000_000) }
 func BenchmarkFootprint10M(b *testing.B) { storagetest.Footprint(b, real, 10_000_000) }

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -257,6 +260,69 @@ func footprint(b *testing.B, k Kind, keys int, root string) {
 	runtime.GC()
 	b.ReportMetric(float64(time.Since(start).Milliseconds()), "gc-ms")
 	if err := errors.Join(l.e.Close(), store.Close()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// Digest makes the digest of a million messages, all at once and at the pace at which a server does, and in
+// both cases has one put after another committed meanwhile: that is what would be held up.
+func Digest(b *testing.B, k Kind) {
+	const keys = 1_000_000
+	store, err := k.Open(vfs.Default, b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &site{t: b, kind: k, fs: vfs.Default, store: store}
+	e := s.open("e")
+	l := &loader{b: b, e: e}
+	l.load(keys)
+	for _, c := range []struct {
+		name string
+		rest time.Duration // times what was worked
+	}{{"alone", -1}, {"pace=all", 0}, {"pace=quarter", 3}} {
+		b.Run(c.name, func(b *testing.B) {
+			for range b.N {
+				var stop atomic.Bool
+				var puts []time.Duration
+				var wg sync.WaitGroup
+				if c.rest >= 0 {
+					wg.Go(func() {
+						for i := 0; !stop.Load(); i++ {
+							began := time.Now()
+							tx := e.Begin()
+							l.put(tx, benchKey(i%keys, keys))
+							l.commit(tx)
+							puts = append(puts, time.Since(began))
+							time.Sleep(time.Millisecond)
+						}
+					})
+				}
+				f := e.Freeze()
+				began, cpu := time.Now(), cpuTime()
+				last := began
+				_, err := storage.DigestOf(f, func() error {
+					time.Sleep(max(0, c.rest) * time.Since(last))
+					last = time.Now()
+					return nil
+				})
+				took := time.Since(began)
+				stop.Store(true)
+				wg.Wait()
+				f.Release()
+				if err != nil {
+					b.Fatal(err)
+				}
+				slices.Sort(puts)
+				if n := len(puts); n > 0 {
+					b.ReportMetric(float64(puts[n/2].Microseconds()), "put-p50-us")
+					b.ReportMetric(float64(puts[n*99/100].Microseconds()), "put-p99-us")
+				}
+				b.ReportMetric(took.Seconds(), "s")
+				b.ReportMetric((cpuTime() - cpu).Seconds(), "cpu-s")
+			}
+		})
+	}
+	if err := errors.Join(e.Close(), s.store.Close()); err != nil {
 		b.Fatal(err)
 	}
 }
