@@ -132,7 +132,8 @@ func (t *Transport) connect(ctx context.Context, tg *target, lane Lane) error {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	raw := conn // What is around it below is made while somebody else may close it.
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	if plain := rawio.Wrap(conn); plain != nil {
 		conn = plain

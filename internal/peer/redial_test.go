@@ -42,3 +42,28 @@ func TestGreetedServerIsDialledAtOnce(t *testing.T) {
 		t.Errorf("connected back after %s", d)
 	}
 }
+
+// For the race detector: a transport is closed while it connects.
+func TestCloseWhileConnecting(t *testing.T) {
+	tb := listen(t, 2, newRecorder(), nil)
+	tb.Accept()
+	for i := range 40 {
+		dialled := make(chan struct{}, 1)
+		ta := listen(t, 1, newRecorder(), func(o *Options) {
+			o.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+				c, err := net.Dial("tcp", address)
+				select {
+				case dialled <- struct{}{}:
+				default:
+				}
+				return c, err
+			}
+		})
+		ta.Dial(tb.Addr().String())
+		<-dialled
+		time.Sleep(time.Duration(i) * 5 * time.Microsecond)
+		if err := ta.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
