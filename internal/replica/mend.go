@@ -8,8 +8,8 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// A member whose log is damaged in places, of which it is known what stood there, is a suspect: it does not run. It
-// may be mended, and then goes on under its id, for it is as it was:
+// Mend is the repair of a suspect: a member whose log is damaged in places of which it is known what stood there. It
+// does not run. Mended, it goes on under its id, for it is as it was:
 //
 //   - entries up to the state of its machine are not needed any more;
 //   - others have the entry of that index and term: Raft has at most one, so it is the same;
