@@ -116,7 +116,7 @@ func follow(t *testing.T, servers []*process.Server, first int, bucket string) [
 
 // followJS watches the bucket with both JavaScript packages, in processes that end with the test.
 // Where there is no JavaScript, TestJS says so.
-func followJS(t *testing.T, servers []*process.Server, first int, bucket string) []*follower {
+func followJS(t *testing.T, servers []*process.Server, first int, bucket string, include ...string) []*follower {
 	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -131,7 +131,7 @@ func followJS(t *testing.T, servers []*process.Server, first int, bucket string)
 	}
 	var all []*follower
 	for _, pkg := range []string{"nats", "@nats-io/kv"} {
-		cmd := exec.Command(node, "watch.js", bucket, pkg)
+		cmd := exec.Command(node, append([]string{"watch.js", bucket, pkg}, include...)...)
 		cmd.Env = append(os.Environ(), "CLEAT_COMPAT_URLS="+strings.Join(urls, ","))
 		all = append(all, followProcess(t, cmd, fmt.Sprintf("watcher of %s at n%d", pkg, first)))
 	}
@@ -338,5 +338,59 @@ func TestWatchersGoOnAfterRestart(t *testing.T) {
 	arrive()
 	for _, f := range all {
 		f.check(t, last)
+	}
+}
+
+// Who asked for updates only and got none gets none of before, either, when the server was started again.
+func TestPromiseUpdatesOnlyAfterRestart(t *testing.T) {
+	servers := []*process.Server{process.New(t, "")}
+	ctx := testContext(t)
+	writer, err := jetstream.New(roaming(t, servers, 0))
+	must(t, err)
+	kv, err := writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", History: 64})
+	must(t, err)
+	for range 3 {
+		_, err = kv.Put(ctx, "k", nil)
+		must(t, err)
+	}
+	all := followJS(t, servers, 0, "b", "updates")
+	js, err := jetstream.New(roaming(t, servers, 0))
+	must(t, err)
+	watched, err := js.KeyValue(ctx, "b")
+	must(t, err)
+	w, err := watched.WatchAll(ctx, jetstream.UpdatesOnly())
+	must(t, err)
+	t.Cleanup(func() { _ = w.Stop() })
+	updates := &follower{what: "watcher"}
+	go func() { // Ends with the watcher.
+		for e := range w.Updates() {
+			updates.note(e.Revision())
+		}
+	}()
+	all = append(all, updates)
+	time.Sleep(3 * time.Second) // They have lasted long enough to be noted.
+	servers[0].Kill()
+	must(t, servers[0].Start())
+	var last uint64
+	untilDone(t, func() error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		last, err = kv.Put(ctx, "k", nil)
+		return err
+	})
+	for _, f := range all {
+		untilDone(t, func() error {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if len(f.seen) == 0 || f.seen[len(f.seen)-1] < last {
+				return fmt.Errorf("%s: no update yet", f.what)
+			}
+			return nil
+		})
+		f.mu.Lock()
+		if f.seen[0] <= 3 {
+			t.Errorf("%s: revision %d is none of the updates", f.what, f.seen[0])
+		}
+		f.mu.Unlock()
 	}
 }

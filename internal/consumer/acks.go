@@ -85,11 +85,8 @@ func newAcks(rule AckRule, start uint64) *Acks {
 	return a
 }
 
-// skip leaves numbers of deliveries out. It is for the time before the first.
-func (a *Acks) skip(n uint64) {
-	a.delivered.Consumer += n
-	a.floor.Consumer += n
-}
+// resume goes on behind a delivery of before. It is for the time before the first.
+func (a *Acks) resume(at Mark) { a.delivered, a.floor = at, at }
 
 // Delivered is how far messages have been delivered. Floor is how far they are settled.
 func (a *Acks) Delivered() Mark { return a.delivered }

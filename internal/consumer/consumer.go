@@ -15,7 +15,8 @@ type Spec struct {
 	Config  api.ConsumerConfig // checked, with its defaults filled in
 	Created int64              // Unix nanoseconds
 	Start   Start
-	Skip    uint64 // numbers of deliveries that were used before
+	// Delivered is where a consumer goes on that needs no acknowledgements; zero: it begins.
+	Delivered Mark
 }
 
 // Consumer is the machine of one consumer, on the server that delivers for it. It has no lock: its
@@ -67,7 +68,9 @@ func New(r storage.Reader, spec Spec, acks *Acks, now int64) *Consumer {
 	}
 	if acks == nil {
 		c.acks = newAcks(ruleOf(&c.cfg), spec.Start.Seq)
-		c.acks.skip(spec.Skip)
+		if spec.Delivered != (Mark{}) {
+			c.acks.resume(spec.Delivered)
+		}
 	}
 	at := max(spec.Start.Seq, c.acks.Delivered().Stream+1)
 	c.cursor = newCursor(r, Filters(&c.cfg), at, spec.Start.Snap)
@@ -102,12 +105,15 @@ func Filters(cfg *api.ConsumerConfig) []string {
 func (c *Consumer) Name() string                { return c.name }
 func (c *Consumer) Stream() string              { return c.stream }
 func (c *Consumer) Config() *api.ConsumerConfig { return &c.cfg }
-func (c *Consumer) Created() int64              { return c.created }
-func (c *Consumer) Filters() []string           { return c.cursor.filters }
-func (c *Consumer) IsPull() bool                { return c.cfg.DeliverSubject == "" }
-func (c *Consumer) IsDurable() bool             { return c.cfg.Durable != "" }
-func (c *Consumer) Pending() uint64             { return c.cursor.Pending() }
-func (c *Consumer) Sent() uint64                { return c.relayed }
+
+// Progress is where the consumer began, and how far it has come.
+func (c *Consumer) Progress() (Start, Mark) { return c.start, c.acks.Delivered() }
+func (c *Consumer) Created() int64          { return c.created }
+func (c *Consumer) Filters() []string       { return c.cursor.filters }
+func (c *Consumer) IsPull() bool            { return c.cfg.DeliverSubject == "" }
+func (c *Consumer) IsDurable() bool         { return c.cfg.Durable != "" }
+func (c *Consumer) Pending() uint64         { return c.cursor.Pending() }
+func (c *Consumer) Sent() uint64            { return c.relayed }
 
 // Stored tells of a new message of the stream whose subject matches a filter, and returns whether
 // a turn would do something about it.

@@ -80,7 +80,7 @@ func (w *world) runCommand(d *datadriven.TestData) string {
 		if err := Check(&cfg, stream, Limits{}); err != nil {
 			return err.Error()
 		}
-		w.c = New(w.s.engine, Spec{Stream: "S", Name: cfg.Name, Config: cfg, Start: StartOf(w.s.engine, &cfg), Skip: uint64(number("skip", 0))}, nil, int64(w.now))
+		w.c = New(w.s.engine, Spec{Stream: "S", Name: cfg.Name, Config: cfg, Start: StartOf(w.s.engine, &cfg), Delivered: Mark{Consumer: uint64(number("delivered", 0)), Stream: uint64(number("upto", 0))}}, nil, int64(w.now))
 		return w.info()
 	case "info":
 		return w.info()

@@ -170,7 +170,9 @@ func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRe
 	if s.full(most) {
 		return nil, api.ErrMaximumConsumers
 	}
-	f, info := s.beginLocal(source, &cfg, now, 0)
+	f, info := s.beginLocal(source, now, func(r storage.Reader) consumer.Spec {
+		return consumer.Spec{Config: cfg, Start: consumer.StartOf(r, &cfg)}
+	}, &cfg)
 	if f == nil {
 		if s.get(cfg.Name) == nil {
 			return nil, api.ErrUnavailable // The stream, or the server, is about to go, or can not be read.
@@ -181,13 +183,14 @@ func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRe
 	return info, nil
 }
 
-// beginLocal makes an ephemeral consumer, the first of whose deliveries has the number after skip.
-func (s *consumerSet) beginLocal(source *stream.Stream, cfg *api.ConsumerConfig, now int64, skip uint64) (*feed, *api.ConsumerInfo) {
+// beginLocal makes an ephemeral consumer of a configuration, and of what the spec says beside it.
+func (s *consumerSet) beginLocal(source *stream.Stream, now int64, spec func(storage.Reader) consumer.Spec, cfg *api.ConsumerConfig) (*feed, *api.ConsumerInfo) {
 	f := &feed{set: s, source: source, name: cfg.Name, created: now}
 	var info *api.ConsumerInfo
 	if !s.begin(f, cfg, func(r storage.Reader) *consumer.Consumer {
-		spec := consumer.Spec{Stream: s.st.Name(), Name: cfg.Name, Config: *cfg, Created: now, Start: consumer.StartOf(r, cfg), Skip: skip}
-		m := consumer.New(r, spec, nil, now)
+		what := spec(r)
+		what.Stream, what.Name, what.Created = s.st.Name(), cfg.Name, now
+		m := consumer.New(r, what, nil, now)
 		m.Bind(&consumer.Turn{Interest: s.interest, Now: now})
 		info = m.Info(now)
 		return m
@@ -199,9 +202,11 @@ func (s *consumerSet) beginLocal(source *stream.Stream, cfg *api.ConsumerConfig,
 }
 
 // revive makes a consumer again that another server had, unless its name is taken meanwhile. See revival.
-func (s *consumerSet) revive(source *stream.Stream, cfg api.ConsumerConfig) {
-	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = api.DeliverLast, 0, nil
-	if f, _ := s.beginLocal(source, &cfg, time.Now().UnixNano(), revivedSkip); f != nil {
+func (s *consumerSet) revive(source *stream.Stream, w *watch) {
+	spec := func(storage.Reader) consumer.Spec {
+		return consumer.Spec{Config: w.Config, Start: w.Start, Delivered: w.Delivered}
+	}
+	if f, _ := s.beginLocal(source, time.Now().UnixNano(), spec, &w.Config); f != nil {
 		f.wake()
 	}
 }

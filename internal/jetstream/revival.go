@@ -18,10 +18,11 @@ import (
 // a replica of the stream which watchers it delivers to, and notes it in a file for itself; when it is lost,
 // the leader of the stream makes their consumers again, for those whose clients are connected now.
 //
-// How far the client had come is not known. The new consumer begins with the newest message, and with a
-// number of delivery that follows no other. The client takes that for what it is, a sign that deliveries
-// are missing, throws the message away and asks for a consumer from the revision on that it saw last.
-// That is the logic of ordered consumers (ADR-17), and only their consumers are brought back.
+// How far a consumer had come is noted when it is told of, and not again. The new one goes on from there. If
+// nothing was delivered since, that is where its client is, also one that has never got anything. Else
+// what it sends bears a number that the client does not expect: the client takes that for a sign that
+// deliveries are missing, throws the message away and asks for a consumer from the revision on that it saw
+// last. That is the logic of ordered consumers (ADR-17), and only their consumers are brought back.
 type revival struct {
 	svc     *Service
 	cluster *cluster.Cluster
@@ -53,14 +54,30 @@ type farKey struct{ account, stream, name string }
 
 // farWatch is a consumer that another server delivers for, or this one did before it was started again.
 type farWatch struct {
+	watch
 	server uint64
-	cfg    api.ConsumerConfig
 	lost   time.Time // zero while the server has it
+}
+
+// watch is what is told and noted of a consumer.
+type watch struct {
+	Config    api.ConsumerConfig
+	Start     consumer.Start
+	Delivered consumer.Mark
+}
+
+func watchOf(f *feed) watch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := watch{Config: *f.machine.Config()}
+	w.Config.Name = f.name
+	w.Start, w.Delivered = f.machine.Progress()
+	return w
 }
 
 const (
 	// tellAfter spares the others what most watchers are: a list of keys that ends at once.
-	tellAfter = time.Second
+	tellAfter = 200 * time.Millisecond
 	// A server that only lost a connection says within reviveAfter that it still has its watchers. For
 	// reviveFor a client may look for another server.
 	reviveAfter = 500 * time.Millisecond
@@ -75,18 +92,15 @@ const (
 
 	farMax  = 1 << 17 // consumers of others that are remembered
 	newsMax = 64      // consumers in one frame
-
-	// revivedSkip is more than the deliveries of any consumer, and exact in the numbers of all clients.
-	revivedSkip = 1 << 48
 )
 
 // watchNews is a frame about watchers of one stream.
 type watchNews struct {
 	Account string
 	Stream  string
-	Began   []api.ConsumerConfig `json:",omitempty"`
-	Ended   []string             `json:",omitempty"`
-	Lost    []string             `json:",omitempty"` // can no longer be delivered for there
+	Began   []watch  `json:",omitempty"`
+	Ended   []string `json:",omitempty"`
+	Lost    []string `json:",omitempty"` // can no longer be delivered for there
 }
 
 func newRevival(s *Service, c *cluster.Cluster) *revival {
@@ -224,8 +238,8 @@ func (r *revival) receive(from uint64, payload []byte) error {
 	key := func(name string) farKey { return farKey{news.Account, news.Stream, name} }
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, cfg := range news.Began {
-		r.remember(key(cfg.Name), &farWatch{server: from, cfg: cfg})
+	for _, w := range news.Began {
+		r.remember(key(w.Config.Name), &farWatch{server: from, watch: w})
 	}
 	for _, name := range news.Ended {
 		if w := r.far[key(name)]; w != nil && w.server == from {
@@ -320,9 +334,7 @@ func (r *revival) save(now time.Time, last bool) {
 	r.mu.Unlock()
 	var all []watchNews
 	for _, f := range told {
-		cfg := f.config()
-		cfg.Name = f.name
-		all = append(all, watchNews{Account: f.set.st.Account(), Stream: f.set.st.Name(), Began: []api.ConsumerConfig{cfg}})
+		all = append(all, watchNews{Account: f.set.st.Account(), Stream: f.set.st.Name(), Began: []watch{watchOf(f)}})
 	}
 	b, err := json.Marshal(all)
 	if err == nil {
@@ -349,11 +361,11 @@ func (r *revival) restore() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, news := range all {
-		for _, cfg := range news.Began {
-			k := farKey{news.Account, news.Stream, cfg.Name}
-			r.remember(k, &farWatch{server: r.cluster.ServerID(), cfg: cfg})
-			if w := r.far[k]; w != nil {
-				r.lose(w)
+		for _, w := range news.Began {
+			k := farKey{news.Account, news.Stream, w.Config.Name}
+			r.remember(k, &farWatch{server: r.cluster.ServerID(), watch: w})
+			if known := r.far[k]; known != nil {
+				r.lose(known)
 			}
 		}
 	}
@@ -361,7 +373,7 @@ func (r *revival) restore() {
 
 // announce tells the servers of each stream, or those of them that are in only, of consumers.
 func (r *revival) announce(feeds []*feed, only []uint64) {
-	news := make(map[*cluster.Stream][]api.ConsumerConfig)
+	news := make(map[*cluster.Stream][]watch)
 	send := func(cs *cluster.Stream) {
 		to := r.others(cs)
 		if only != nil {
@@ -375,9 +387,7 @@ func (r *revival) announce(feeds []*feed, only []uint64) {
 		if f.set.get(f.name) != f {
 			continue // It has ended meanwhile.
 		}
-		cfg := f.config()
-		cfg.Name = f.name
-		if news[cs] = append(news[cs], cfg); len(news[cs]) == newsMax {
+		if news[cs] = append(news[cs], watchOf(f)); len(news[cs]) == newsMax {
 			send(cs)
 		}
 	}
@@ -426,7 +436,7 @@ func (r *revival) revive(k farKey, w *farWatch) {
 		return
 	}
 	set, source := r.svc.setOf(cs), cs.Machine()
-	if set == nil || source == nil || !set.interest(w.cfg.DeliverSubject, "") {
+	if set == nil || source == nil || !set.interest(w.Config.DeliverSubject, "") {
 		return
 	}
 	r.mu.Lock()
@@ -434,6 +444,6 @@ func (r *revival) revive(k farKey, w *farWatch) {
 	r.forget(k)
 	r.mu.Unlock()
 	if mine {
-		set.revive(source, w.cfg)
+		set.revive(source, &w.watch)
 	}
 }

@@ -24,7 +24,7 @@ func TestRevivalKnowsWhatIsLost(t *testing.T) {
 	}
 	began := func(names ...string) (news watchNews) {
 		for _, n := range names {
-			news.Began = append(news.Began, api.ConsumerConfig{Name: n, DeliverSubject: "_INBOX." + n, AckPolicy: api.AckNone})
+			news.Began = append(news.Began, watch{Config: api.ConsumerConfig{Name: n, DeliverSubject: "_INBOX." + n}})
 		}
 		return news
 	}
@@ -33,7 +33,7 @@ func TestRevivalKnowsWhatIsLost(t *testing.T) {
 		got := r.due(time.Now().Add(after))
 		for _, name := range want {
 			k := farKey{"$G", "KV_b", name}
-			if w := got[k]; w == nil || w.cfg.DeliverSubject != "_INBOX."+name {
+			if w := got[k]; w == nil || w.Config.DeliverSubject != "_INBOX."+name {
 				t.Errorf("%s is not due: %+v", name, w)
 			}
 		}
