@@ -64,15 +64,14 @@ func measureKeys(s *system) (rows []row, err error) {
 		began := time.Now()
 		n, err := step.do()
 		took := time.Since(began)
-		if err == nil && n != step.want {
-			err = fmt.Errorf("got %d keys, want %d", n, step.want)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", step.name, err)
-		}
-		if i < 2 {
+		switch {
+		case err != nil:
+			note(step.name, "%v after %.0f s", err, took.Seconds())
+		case n != step.want:
+			note(step.name, "%d keys of %d after %.0f s", n, step.want, took.Seconds())
+		case i < 2:
 			note(step.name, "%.1f", took.Seconds())
-		} else {
+		default:
 			note(step.name, "%.0f", 1e3*took.Seconds())
 		}
 	}

@@ -65,7 +65,7 @@ func (i *inspection) rebuild(h History) error {
 
 // remnant reads the index file past what is damaged in it. whole is false if auxiliary records may have been there.
 func (i *inspection) remnant() (left *index.Remnant, whole bool, err error) {
-	left, whole = index.NewRemnant(), true
+	left = index.NewRemnant()
 	b, err := i.d.readFile(indexName(i.m.index))
 	if err != nil || b == nil {
 		return left, false, err
