@@ -15,7 +15,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-rest cluster-state linearizable
+        cluster-kill cluster-pause cluster-part cluster-damage cluster-rest cluster-state linearizable
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ cluster-pause: build ## Stop the leader of three servers for ten seconds, CYCLES
 
 cluster-part: build ## Part three servers in every way, CYCLES times.
 	$(CHAOS) -run 'TestChaosPartition|TestIsolatedServersOneOutcome' -kills $(CYCLES)
+
+cluster-damage: build ## Damage the files of one of three servers under load, CYCLES times.
+	$(CHAOS) -run TestChaosDamage -kills $(CYCLES)
 
 cluster-rest: build ## Take servers from three whose buckets nobody uses, CYCLES times.
 	$(CHAOS) -run TestChaosRest -kills $(CYCLES)

@@ -9,7 +9,7 @@ import (
 // monitorSlack is by how much the kernel may let the Go runtime's monitor thread oversleep. The runtime takes
 // back a processor of a thread that sits in a system call, and as long as it finds some it looks again
 // after 20 us: next to a log that syncs thousands of times a second it never rests, and cost an eighth of
-// all CPU time. Other threads take over what can run without it; see docs/adr/0009-monitor-thread.md.
+// all CPU time. Other threads take over what can run without it; see docs/adr/0011-rounds-and-monitor-thread.md.
 const monitorSlack = 1_000_000 // ns
 
 // relaxMonitor sets the timer slack of the runtime's monitor thread. That needs CAP_SYS_NICE; without

@@ -107,6 +107,7 @@ type Cluster struct {
 	metaMachine atomic.Pointer[meta.Machine]
 	metaEngine  storage.Engine
 	metaGroup   *group
+	newcomers   newcomers
 
 	mu      sync.RWMutex
 	streams map[meta.Key]*Stream

@@ -398,7 +398,50 @@ func (g *group) admits(from uint64, m *pb.Message) bool {
 func (g *group) isHome(r *replica.Replica, member, server uint64) bool {
 	home := g.server(member)
 	// A member that has just joined knows nobody yet.
-	return home == server || home == 0 && len(r.Status().Conf.GetVoters()) == 0
+	return home == server || home == 0 && (len(r.Status().Conf.GetVoters()) == 0 || g.stream == nil && g.c.newcomers.admit(g.c.Meta(), member, server))
+}
+
+// newcomers are members of the meta group that this server learned of from themselves, because what it knows
+// of the group is older than they are. Among them may be the leader, and without admitting that it would
+// never learn of them otherwise.
+type newcomers struct {
+	mu   sync.Mutex
+	home map[uint64]uint64 // server, by member
+}
+
+// newcomersMax bounds the book; there are as many as servers joined while this one was away.
+const newcomersMax = 256
+
+// admit tells whether a member that is not known may live on a server. Ids are issued in order and never again,
+// so one that is lower than any known is of the past.
+func (n *newcomers) admit(m *meta.Machine, member, server uint64) bool {
+	for _, s := range m.AllServers() {
+		if member <= s.Member {
+			return false
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.home) >= newcomersMax {
+		n.home = nil
+	}
+	if n.home == nil {
+		n.home = make(map[uint64]uint64)
+	}
+	if _, known := n.home[member]; !known {
+		n.home[member] = server
+	}
+	return n.home[member] == server
+}
+
+// list returns those that the meta group, as known here, does not have.
+func (n *newcomers) list() (all []meta.Replica) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for member, server := range n.home { // order: looked up by id
+		all = append(all, meta.Replica{ID: member, Server: server})
+	}
+	return all
 }
 
 // metaMembers lists the members of the meta group that this server knows.
@@ -411,5 +454,6 @@ func (c *Cluster) metaMembers() []meta.Replica {
 	for _, s := range m.AllServers() {
 		all = append(all, meta.Replica{ID: s.Member, Server: s.ID})
 	}
-	return append(all, c.founding.introduced()...)
+	all = append(all, c.founding.introduced()...)
+	return append(all, c.newcomers.list()...) // Last: what the group says comes first.
 }
