@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -42,12 +43,12 @@ func main() {
 	}
 }
 
-func run() error {
+func run() (err error) {
 	below, err := os.MkdirTemp(*dir, "idle")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(below)
+	defer func() { err = errors.Join(err, os.RemoveAll(below)) }()
 	command, err := process.Command()
 	if err != nil {
 		return err
