@@ -106,7 +106,7 @@ func TestChaosDamage(t *testing.T) {
 			f.must(os.RemoveAll(data))
 			f.restart(victim)
 		}
-		f.untilWhole(began)
+		f.untilWhole(victim, began)
 		slowest = max(slowest, time.Since(began))
 		t.Logf("round %d: n%d, %s (%s): %s after %s", round+1, victim, damage.name, what, how, time.Since(began).Round(time.Millisecond))
 		f.resumed(time.Now(), resumeMax, f.all()...)
@@ -162,8 +162,9 @@ func (f *fleet) edit(dir string, change func(file *os.File, size int64) string) 
 	return name + ": " + what
 }
 
-// untilWhole waits until every server is healthy and every group has three members that keep up.
-func (f *fleet) untilWhole(began time.Time) {
+// untilWhole waits until every server is healthy, every group has three members that keep up, and the one that was
+// damaged can read all that it has: damage that nobody has met yet would make one fault too many of the next.
+func (f *fleet) untilWhole(victim int, began time.Time) {
 	f.t.Helper()
 	var missing map[string]string
 	for ; time.Since(began) < repairMax; time.Sleep(50 * time.Millisecond) {
@@ -183,9 +184,15 @@ func (f *fleet) untilWhole(began time.Time) {
 				missing[name] = err.Error()
 			}
 		}
-		if len(missing) == 0 {
+		if len(missing) > 0 {
+			continue
+		}
+		all, ok := digests(f.servers[victim])
+		if ok && all[0].Error == "" && all[1].Error == "" {
 			return
 		}
+		missing[fmt.Sprint("n", victim)] = fmt.Sprintf("cannot read all that it has: %+v", all)
+		_, _ = readStored(f.t, f.servers[victim], bucket, 1) // Whoever reads it finds it.
 	}
 	for _, what := range slices.Sorted(maps.Keys(missing)) {
 		f.t.Errorf("after %s %s: %s", repairMax, what, missing[what])
