@@ -23,6 +23,7 @@ const policy = `
 	# Names and bytes.
 	subject < api < kv;
 	subject < auth;
+	fields < storage, wal, peer;
 
 	# Storage. ENGINES stands for the three engines.
 	subject < storage < storage/search < storage/index < ENGINES;

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/cleatkv/cleat/internal/fields"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -80,15 +81,15 @@ func AppendMessage(b []byte, group uint64, m *pb.Message) []byte {
 
 // DecodeMessage decodes one message and returns what follows it. The message aliases b.
 func DecodeMessage(b []byte) (group uint64, m *pb.Message, rest []byte, err error) {
-	d := decoder{b: b}
-	group = d.uvarint()
-	typ, flags := pb.MessageType(d.byte()), d.byte()
+	d := decoder{fields.Reader{B: b}}
+	group = d.Uvarint()
+	typ, flags := pb.MessageType(d.Byte()), d.Byte()
 	v := &struct {
 		m                                      pb.Message
 		typ                                    pb.MessageType
 		to, from, term, logTerm, index, commit uint64
 	}{typ: typ}
-	v.to, v.from, v.term, v.logTerm, v.index, v.commit = d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()
+	v.to, v.from, v.term, v.logTerm, v.index, v.commit = d.Uvarint(), d.Uvarint(), d.Uvarint(), d.Uvarint(), d.Uvarint(), d.Uvarint()
 	m = &v.m
 	m.Type, m.To, m.From, m.Term = &v.typ, &v.to, &v.from, &v.term
 	m.LogTerm, m.Index, m.Commit = &v.logTerm, &v.index, &v.commit
@@ -96,13 +97,13 @@ func DecodeMessage(b []byte) (group uint64, m *pb.Message, rest []byte, err erro
 		m.Reject = proto.Bool(true)
 	}
 	if flags&flagVote != 0 {
-		m.Vote = proto.Uint64(d.uvarint())
+		m.Vote = proto.Uint64(d.Uvarint())
 	}
 	if flags&flagRejectHint != 0 {
-		m.RejectHint = proto.Uint64(d.uvarint())
+		m.RejectHint = proto.Uint64(d.Uvarint())
 	}
 	if flags&flagContext != 0 {
-		m.Context = d.bytes()
+		m.Context = d.Bytes()
 	}
 	if flags&flagEntries != 0 {
 		m.Entries = d.entries()
@@ -110,10 +111,10 @@ func DecodeMessage(b []byte) (group uint64, m *pb.Message, rest []byte, err erro
 	if flags&flagSnapshot != 0 {
 		m.Snapshot = d.snapshot()
 	}
-	if d.bad {
+	if d.Bad {
 		return 0, nil, nil, errMessage
 	}
-	return group, m, d.b, nil
+	return group, m, d.B, nil
 }
 
 func appendBytes(b, v []byte) []byte {
@@ -121,47 +122,13 @@ func appendBytes(b, v []byte) []byte {
 	return append(b, v...)
 }
 
-// decoder reads from b; after the first mistake everything is zero and bad is set.
-type decoder struct {
-	b   []byte
-	bad bool
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.b, d.bad = nil, true
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) byte() byte {
-	if len(d.b) == 0 {
-		d.bad = true
-		return 0
-	}
-	v := d.b[0]
-	d.b = d.b[1:]
-	return v
-}
-
-func (d *decoder) bytes() []byte {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.b, d.bad = nil, true
-		return nil
-	}
-	v := d.b[:n:n]
-	d.b = d.b[n:]
-	return v
-}
+// decoder reads what messages are made of.
+type decoder struct{ fields.Reader }
 
 func (d *decoder) entries() []*pb.Entry {
-	n := d.uvarint()
-	if n > uint64(len(d.b))/4 { // an entry takes four bytes at least
-		d.b, d.bad = nil, true
+	n := d.Uvarint()
+	if n > uint64(len(d.B))/4 { // an entry takes four bytes at least
+		d.B, d.Bad = nil, true
 		return nil
 	}
 	type entry struct {
@@ -173,19 +140,19 @@ func (d *decoder) entries() []*pb.Entry {
 	out := make([]*pb.Entry, n)
 	for i := range all {
 		e := &all[i]
-		e.typ = pb.EntryType(d.byte())
-		e.term, e.index = d.uvarint(), d.uvarint()
-		e.e.Type, e.e.Term, e.e.Index, e.e.Data = &e.typ, &e.term, &e.index, d.bytes()
+		e.typ = pb.EntryType(d.Byte())
+		e.term, e.index = d.Uvarint(), d.Uvarint()
+		e.e.Type, e.e.Term, e.e.Index, e.e.Data = &e.typ, &e.term, &e.index, d.Bytes()
 		out[i] = &e.e
 	}
 	return out
 }
 
 func (d *decoder) snapshot() *pb.Snapshot {
-	data, index, term := d.bytes(), d.uvarint(), d.uvarint()
+	data, index, term := d.Bytes(), d.Uvarint(), d.Uvarint()
 	conf := &pb.ConfState{}
-	if err := proto.Unmarshal(d.bytes(), conf); err != nil {
-		d.bad = true
+	if err := proto.Unmarshal(d.Bytes(), conf); err != nil {
+		d.Bad = true
 	}
 	return &pb.Snapshot{Data: data, Metadata: &pb.SnapshotMetadata{Index: &index, Term: &term, ConfState: conf}}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+
+	"github.com/cleatkv/cleat/internal/fields"
 )
 
 // A snapshot stream carries the whole state of a stream replica from one engine to another, of
@@ -203,7 +205,7 @@ func NewSnapshotReader(r io.Reader) (*SnapshotReader, error) {
 	if sr.kind != frameState {
 		return nil, sr.corrupt("the first frame is not the state")
 	}
-	d := Fields{B: sr.frame}
+	d := fields.Reader{B: sr.frame}
 	sr.state.Applied.Index = d.Uvarint()
 	sr.state.Applied.Term = d.Uvarint()
 	sr.state.Applied.Conf = d.Bytes()
@@ -249,7 +251,7 @@ func (sr *SnapshotReader) Next() (SnapshotItem, error) {
 }
 
 func (sr *SnapshotReader) message() (SnapshotItem, error) {
-	d := Fields{B: sr.frame}
+	d := fields.Reader{B: sr.frame}
 	m := &Message{}
 	m.Seq = d.Uvarint()
 	m.Time = int64(d.Uint64())
@@ -276,7 +278,7 @@ func (sr *SnapshotReader) message() (SnapshotItem, error) {
 }
 
 func (sr *SnapshotReader) record() (SnapshotItem, error) {
-	d := Fields{B: sr.frame}
+	d := fields.Reader{B: sr.frame}
 	it := SnapshotItem{Key: string(d.Bytes()), Value: d.Bytes()}
 	if d.Bad {
 		return SnapshotItem{}, sr.corrupt("an auxiliary record does not decode")
@@ -291,7 +293,7 @@ func (sr *SnapshotReader) record() (SnapshotItem, error) {
 }
 
 func (sr *SnapshotReader) end() error {
-	d := Fields{B: sr.frame}
+	d := fields.Reader{B: sr.frame}
 	msgs, aux := d.Uvarint(), d.Uvarint()
 	if d.Bad || len(d.B) != 0 || msgs != sr.msgs || aux != sr.aux {
 		return sr.corrupt("the end does not agree with what came before")

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/zeebo/xxh3"
 )
 
@@ -151,9 +152,9 @@ func (r *row) append(b []byte, seq uint64) []byte {
 // decodeRows decodes the rows of the batch seq, which fill b exactly.
 func decodeRows(b []byte, seq uint64) ([]row, error) {
 	var rows []row
-	for d := (decoder{b: b}); len(d.b) > 0; {
+	for d := (decoder{fields.Reader{B: b}}); len(d.B) > 0; {
 		r := d.row(seq)
-		if d.bad {
+		if d.Bad {
 			return nil, errMalformed
 		}
 		rows = append(rows, r)
@@ -162,18 +163,18 @@ func decodeRows(b []byte, seq uint64) ([]row, error) {
 }
 
 func (d *decoder) row(seq uint64) row {
-	r := row{flags: d.byte()}
-	r.group = GroupID(d.uvarint())
-	r.prev = seq - d.uvarint()
-	r.hard = HardState{Term: d.uvarint(), Vote: d.uvarint(), Commit: d.uvarint()}
-	r.start = Position{Index: d.uvarint(), Term: d.uvarint()}
-	r.count = d.uvarint()
+	r := row{flags: d.Byte()}
+	r.group = GroupID(d.Uvarint())
+	r.prev = seq - d.Uvarint()
+	r.hard = HardState{Term: d.Uvarint(), Vote: d.Uvarint(), Commit: d.Uvarint()}
+	r.start = Position{Index: d.Uvarint(), Term: d.Uvarint()}
+	r.count = d.Uvarint()
 	if r.count > 0 {
-		r.first, r.term, r.fold = d.uvarint(), d.uvarint(), d.uint64()
+		r.first, r.term, r.fold = d.Uvarint(), d.Uvarint(), d.Uint64()
 	}
 	// An index has room above it, so that last and next of a row never wrap.
 	if r.first > 1<<62 || r.count > 1<<62 || r.start.Index > 1<<62 {
-		d.bad = true
+		d.Bad = true
 	}
 	return r
 }
@@ -192,44 +193,11 @@ func (h head) append(b []byte) []byte {
 }
 
 func (d *decoder) head() head {
-	return head{typ: d.byte(), len: d.uvarint(), hash: d.uint64()}
+	return head{typ: d.Byte(), len: d.Uvarint(), hash: d.Uint64()}
 }
 
-// decoder reads fields off a byte slice; bad is set once something did not fit.
-type decoder struct {
-	b   []byte
-	bad bool
-}
-
-func (d *decoder) byte() uint8 {
-	if len(d.b) < 1 {
-		d.bad = true
-		return 0
-	}
-	v := d.b[0]
-	d.b = d.b[1:]
-	return v
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) uint64() uint64 {
-	if len(d.b) < 8 {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	v := binary.LittleEndian.Uint64(d.b)
-	d.b = d.b[8:]
-	return v
-}
+// decoder reads what batches are made of.
+type decoder struct{ fields.Reader }
 
 // HashData is the payload hash that travels with an entry.
 func HashData(data []byte) uint64 { return xxh3.Hash(data) }

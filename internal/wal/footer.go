@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -109,10 +110,10 @@ func (b *footerBuilder) encode(seq, chain uint64) []byte {
 
 func decodeFooter(b []byte, seq uint64) (*footer, error) {
 	f := &footer{}
-	for d := (decoder{b: b}); len(d.b) > 0; {
-		r := footerRow{seq: seq - d.uvarint()}
+	for d := (decoder{fields.Reader{B: b}}); len(d.B) > 0; {
+		r := footerRow{seq: seq - d.Uvarint()}
 		r.row = d.row(r.seq)
-		if d.bad {
+		if d.Bad {
 			return nil, errMalformed
 		}
 		f.rows = append(f.rows, r)

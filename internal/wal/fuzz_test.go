@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/cleatkv/cleat/sim/simfs"
 )
 
@@ -158,10 +159,10 @@ func FuzzWALRecord(f *testing.F) {
 				}
 			}
 		}
-		d := decoder{b: b}
-		if h := d.head(); !d.bad {
-			again := decoder{b: h.append(nil)}
-			if h2 := again.head(); again.bad || h2 != h || len(again.b) > 0 {
+		d := decoder{fields.Reader{B: b}}
+		if h := d.head(); !d.Bad {
+			again := decoder{fields.Reader{B: h.append(nil)}}
+			if h2 := again.head(); again.Bad || h2 != h || len(again.B) > 0 {
 				t.Fatalf("%+v becomes %+v", h, h2)
 			}
 		}

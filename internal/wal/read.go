@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/cleatkv/cleat/internal/invariant"
 )
 
@@ -94,7 +95,7 @@ func (d *diskReader) entries(dst []Entry, g *group, r *run, lo, hi uint64, left 
 		return dst, lo, false, d.l.unreadable(g, r, lo, err)
 	}
 	// Which payloads, so that they are one read.
-	hs := decoder{b: heads}
+	hs := decoder{fields.Reader{B: heads}}
 	list := make([]head, 0, r.count)
 	var from, to uint64
 	at := uint64(0)
@@ -102,7 +103,7 @@ func (d *diskReader) entries(dst []Entry, g *group, r *run, lo, hi uint64, left 
 	end := lo
 	for index := r.first; index < hi; index++ {
 		h := hs.head()
-		if hs.bad {
+		if hs.Bad {
 			return dst, lo, false, d.l.fail(fmt.Errorf("heads of group %d: %w", g.id, ErrInconsistent))
 		}
 		if index == lo {

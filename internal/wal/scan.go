@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -226,7 +227,7 @@ func (s *scanner) trailerOK(it *item) bool {
 func (s *scanner) locate(it *item, prefix []byte, headAt int) error {
 	it.runs = make([][]*run, len(it.rows))
 	headsOK := s.good(it, headAt, len(prefix))
-	heads := decoder{b: prefix[headAt:]}
+	heads := decoder{fields.Reader{B: prefix[headAt:]}}
 	payloadAt := len(prefix)
 	for i := range it.rows {
 		r := &it.rows[i]
@@ -242,7 +243,7 @@ func (s *scanner) locate(it *item, prefix []byte, headAt int) error {
 			return err
 		}
 	}
-	if headsOK && (len(heads.b) != 0 || payloadAt != len(prefix)+int(it.head.payloadBytes)) {
+	if headsOK && (len(heads.B) != 0 || payloadAt != len(prefix)+int(it.head.payloadBytes)) {
 		return fmt.Errorf("heads: %w: %w", errMalformed, ErrInconsistent)
 	}
 	return nil
@@ -252,9 +253,9 @@ func (s *scanner) locateRow(it *item, r *row, heads *decoder, prefixLen int, pay
 	payloadEnd := prefixLen + int(it.head.payloadBytes)
 	var fold uint64
 	for index := r.first; index < r.first+r.count; index++ {
-		headAt := prefixLen - len(heads.b)
+		headAt := prefixLen - len(heads.B)
 		h := heads.head()
-		if heads.bad || h.len > uint64(payloadEnd-*payloadAt) {
+		if heads.Bad || h.len > uint64(payloadEnd-*payloadAt) {
 			return nil, fmt.Errorf("heads: %w: %w", errMalformed, ErrInconsistent)
 		}
 		lo, hi := *payloadAt, *payloadAt+int(h.len)
@@ -280,7 +281,7 @@ func (s *scanner) locateRow(it *item, r *row, heads *decoder, prefixLen int, pay
 		last := runs[len(runs)-1]
 		last.last = index
 		last.count++
-		last.headLen = uint32(prefixLen - len(heads.b) - int(last.headAt))
+		last.headLen = uint32(prefixLen - len(heads.B) - int(last.headAt))
 		last.payloadLen = uint32(hi) - last.payloadAt
 		if last.lost != nil {
 			last.lost.fold = FoldHash(last.lost.fold, h.hash)

@@ -7,9 +7,9 @@ import (
 	"hash/crc32"
 	"io"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // The manifest names the files that make up the state of the last checkpoint, and how much of
@@ -111,7 +111,7 @@ func decodeManifest(b []byte, engine uint32) (m *manifest, wrong string) {
 	case binary.LittleEndian.Uint32(b[8:]) != manifestVersion:
 		return nil, fmt.Sprintf("unknown version %d", binary.LittleEndian.Uint32(b[8:]))
 	}
-	d := storage.Fields{B: b[16:n]}
+	d := fields.Reader{B: b[16:n]}
 	if e := d.Take(4); e == nil || binary.LittleEndian.Uint32(e) != engine {
 		return nil, "the manifest is another engine's"
 	}

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 
-	"github.com/klauspost/compress/s2"
-
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/klauspost/compress/s2"
 )
 
 // A block file is a header and records without gaps:
@@ -131,7 +131,7 @@ func checkRecord(rec []byte, number, offset uint32) string {
 // decodeRecord decodes a record whose frame is good. The message's slices point into rec, unless
 // it was compressed. It returns false if the record was erased or does not decode.
 func decodeRecord(rec []byte) (m storage.Message, ok bool) {
-	d := storage.Fields{B: rec[5 : len(rec)-4]}
+	d := fields.Reader{B: rec[5 : len(rec)-4]}
 	m.Seq = d.Uvarint()
 	m.Time = int64(d.Uint64())
 	m.Expires = int64(d.Uint64())

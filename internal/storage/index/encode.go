@@ -3,6 +3,8 @@ package index
 import (
 	"encoding/binary"
 	"errors"
+
+	"github.com/cleatkv/cleat/internal/fields"
 )
 
 // The encoding below is what an engine on disk keeps of an index: frames, each a kind and a
@@ -201,7 +203,7 @@ var errFrame = errors.New("an index frame does not decode")
 
 // decode applies one frame of a delta.
 func (x *Index) decode(kind byte, payload []byte) error {
-	d := reader{b: payload}
+	d := reader{Reader: fields.Reader{B: payload}}
 	var apply func(*reader) error
 	switch kind {
 	case FrameRows:
@@ -213,20 +215,20 @@ func (x *Index) decode(kind byte, payload []byte) error {
 		apply = x.decodeMoved
 	case FrameSet:
 		apply = func(d *reader) error {
-			key := string(d.bytes())
-			x.SetAux(key, append([]byte{}, d.bytes()...))
+			key := string(d.Bytes())
+			x.SetAux(key, append([]byte{}, d.Bytes()...))
 			return nil
 		}
 	case FrameDeleted:
-		apply = func(d *reader) error { x.DeleteAux(string(d.bytes())); return nil }
+		apply = func(d *reader) error { x.DeleteAux(string(d.Bytes())); return nil }
 	default:
 		return errFrame
 	}
-	for len(d.b) > 0 {
+	for len(d.B) > 0 {
 		if err := apply(&d); err != nil {
 			return err
 		}
-		if d.bad {
+		if d.Bad {
 			return errFrame
 		}
 	}
@@ -234,13 +236,13 @@ func (x *Index) decode(kind byte, payload []byte) error {
 }
 
 func (x *Index) decodeRow(d *reader, last *Entry) error {
-	e := Entry{Seq: last.Seq + d.uvarint(), Time: last.Time + int64(d.uvarint())}
-	e.Expires = unpackExpires(d.varint(), e.Time)
-	e.Size = d.uvarint()
+	e := Entry{Seq: last.Seq + d.Uvarint(), Time: last.Time + int64(d.Uvarint())}
+	e.Expires = unpackExpires(d.Varint(), e.Time)
+	e.Size = d.Uvarint()
 	e.Loc = d.loc()
-	shared := d.uvarint()
-	rest := d.bytes()
-	if d.bad || shared > uint64(len(last.Subject)) {
+	shared := d.Uvarint()
+	rest := d.Bytes()
+	if d.Bad || shared > uint64(len(last.Subject)) {
 		return errFrame
 	}
 	e.Subject = last.Subject[:shared] + string(rest)
@@ -249,7 +251,7 @@ func (x *Index) decodeRow(d *reader, last *Entry) error {
 }
 
 func (x *Index) decodeRemoved(d *reader) error {
-	d.seq += d.uvarint()
+	d.seq += d.Uvarint()
 	if _, ok := x.Remove(d.seq); !ok {
 		return errFrame
 	}
@@ -257,7 +259,7 @@ func (x *Index) decodeRemoved(d *reader) error {
 }
 
 func (x *Index) decodeMoved(d *reader) error {
-	d.seq += d.uvarint()
+	d.seq += d.Uvarint()
 	e, ok := x.Get(d.seq)
 	if !ok || !x.Move(d.seq, e.Loc, d.loc()) {
 		return errFrame
@@ -265,49 +267,13 @@ func (x *Index) decodeMoved(d *reader) error {
 	return nil
 }
 
-// reader takes fields off the front of b; bad is set by the first that does not fit.
+// reader reads what index files are made of.
 type reader struct {
-	b   []byte
+	fields.Reader
 	seq uint64
-	bad bool
-}
-
-func (d *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *reader) varint() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.bad, d.b = true, nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *reader) bytes() []byte {
-	return d.take(d.uvarint())
-}
-
-// take returns the next n bytes.
-func (d *reader) take(n uint64) []byte {
-	if n > uint64(len(d.b)) {
-		d.bad, d.b = true, nil
-		return nil
-	}
-	v := d.b[:n]
-	d.b = d.b[n:]
-	return v
 }
 
 func (d *reader) loc() Loc {
-	l := Loc{Block: uint32(d.uvarint()), Offset: uint32(d.uvarint()), Len: uint32(d.uvarint())}
+	l := Loc{Block: uint32(d.Uvarint()), Offset: uint32(d.Uvarint()), Len: uint32(d.Uvarint())}
 	return l
 }

@@ -1,6 +1,10 @@
 package index
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/cleatkv/cleat/internal/fields"
+)
 
 // The leaves of both trees go to disk as they are, so that they are read back without being built
 // again:
@@ -90,21 +94,21 @@ func (f *framer) histories(all []history) {
 
 // table decodes a table of at most most rows.
 func (d *reader) table(most int) (t table) {
-	n := d.uvarint()
-	copy(t.off[:], d.take(uint64(len(t.off))))
+	n := d.Uvarint()
+	copy(t.off[:], d.Take(uint64(len(t.off))))
 	for c := range t.base {
-		t.base[c] = d.uvarint()
+		t.base[c] = d.Uvarint()
 	}
 	if t.off[0] != 0 || !slices.IsSorted(t.off[:]) || n == 0 || n > uint64(most) {
-		d.bad = true
+		d.Bad = true
 	}
 	for c := range t.base {
 		if t.width(c) > 8 {
-			d.bad = true
+			d.Bad = true
 		}
 	}
-	rows := d.take(n * uint64(t.rowBytes()))
-	if d.bad {
+	rows := d.Take(n * uint64(t.rowBytes()))
+	if d.Bad {
 		return t
 	}
 	t.n = uint16(n)
@@ -137,14 +141,14 @@ func (l *Loader) Frame(kind byte, payload []byte) error {
 	if l.built {
 		return errFrame
 	}
-	d := reader{b: payload}
-	for len(d.b) > 0 {
+	d := reader{Reader: fields.Reader{B: payload}}
+	for len(d.B) > 0 {
 		if kind == FrameSeqs {
 			l.seqLeaf(&d)
 		} else {
 			l.subjectLeaf(&d)
 		}
-		if d.bad {
+		if d.Bad {
 			return errFrame
 		}
 	}
@@ -166,10 +170,10 @@ func (l *Loader) Index() (*Index, map[uint32]int64) {
 
 func (l *Loader) seqLeaf(d *reader) {
 	leaf := &seqLeaf{owner: l.owner}
-	prefix := d.uvarint()
+	prefix := d.Uvarint()
 	leaf.table = d.table(seqLeafRows)
-	leaf.text = slices.Clone(d.bytes())
-	if d.bad {
+	leaf.text = slices.Clone(d.Bytes())
+	if d.Bad {
 		return
 	}
 	leaf.prefix = uint32(prefix)
@@ -177,7 +181,7 @@ func (l *Loader) seqLeaf(d *reader) {
 	for i := range leaf.len() {
 		seq := leaf.get(i, colSeq)
 		if seq <= last || leaf.get(i, colText) > uint64(len(leaf.text)) {
-			d.bad = true
+			d.Bad = true
 			return
 		}
 		last = seq
@@ -189,7 +193,7 @@ func (l *Loader) seqLeaf(d *reader) {
 		}
 	}
 	if prefix > text || text != uint64(len(leaf.text)) {
-		d.bad = true
+		d.Bad = true
 		return
 	}
 	l.x.lastSeq = last
@@ -198,14 +202,14 @@ func (l *Loader) seqLeaf(d *reader) {
 }
 
 func (l *Loader) subjectLeaf(d *reader) {
-	p := part{low: string(d.bytes()), leaf: &subjectLeaf{owner: l.owner}}
-	p.leaf.prefix = string(d.bytes())
+	p := part{low: string(d.Bytes()), leaf: &subjectLeaf{owner: l.owner}}
+	p.leaf.prefix = string(d.Bytes())
 	p.leaf.table = d.table(subjectLeafRows)
-	if d.bad || len(l.parts) > 0 && p.low <= l.parts[len(l.parts)-1].low {
-		d.bad = true
+	if d.Bad || len(l.parts) > 0 && p.low <= l.parts[len(l.parts)-1].low {
+		d.Bad = true
 		return
 	}
-	if d.uvarint() != 0 {
+	if d.Uvarint() != 0 {
 		p.leaf.all = make([]history, p.leaf.len())
 		for i := range p.leaf.all {
 			l.history(d, &p.leaf.all[i])
@@ -215,16 +219,16 @@ func (l *Loader) subjectLeaf(d *reader) {
 }
 
 func (l *Loader) history(d *reader, h *history) {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.bad = true
+	n := d.Uvarint()
+	if n > uint64(len(d.B)) {
+		d.Bad = true
 		return
 	}
 	last := uint64(0)
 	for range n {
-		delta := d.uvarint()
-		if d.bad || delta == 0 {
-			d.bad = true
+		delta := d.Uvarint()
+		if d.Bad || delta == 0 {
+			d.Bad = true
 			return
 		}
 		last += delta

@@ -1,5 +1,7 @@
 package index
 
+import "github.com/cleatkv/cleat/internal/fields"
+
 // Remnant takes what is left of the frames of an index when some are lost: the auxiliary records, and which
 // messages were removed. What it is not given it can not know.
 type Remnant struct {
@@ -18,12 +20,12 @@ func (r *Remnant) Frame(kind byte, payload []byte) error {
 	case FrameSet, FrameDeleted:
 		return r.x.decode(kind, payload)
 	case FrameRemoved:
-		d := reader{b: payload}
-		for seq := uint64(0); len(d.b) > 0; {
-			seq += d.uvarint()
+		d := reader{Reader: fields.Reader{B: payload}}
+		for seq := uint64(0); len(d.B) > 0; {
+			seq += d.Uvarint()
 			r.removed[seq] = struct{}{}
 		}
-		if d.bad {
+		if d.Bad {
 			return errFrame
 		}
 	}

@@ -3,6 +3,7 @@ package lsm
 import (
 	"encoding/binary"
 
+	"github.com/cleatkv/cleat/internal/fields"
 	"github.com/cleatkv/cleat/internal/storage"
 )
 
@@ -85,7 +86,7 @@ func encodeMessage(b []byte, m *storage.Message) []byte {
 
 // decodeMessage decodes a message, whose slices point into v. It returns false if v is none.
 func decodeMessage(seq uint64, v []byte) (m storage.Message, ok bool) {
-	d := storage.Fields{B: v}
+	d := fields.Reader{B: v}
 	m.Seq = seq
 	m.Time = int64(d.Uint64())
 	m.Expires = int64(d.Uint64())
@@ -99,7 +100,7 @@ func decodeMessage(seq uint64, v []byte) (m storage.Message, ok bool) {
 
 // decodeSubject returns only the subject of a message.
 func decodeSubject(v []byte) ([]byte, bool) {
-	d := storage.Fields{B: v}
+	d := fields.Reader{B: v}
 	d.Take(16)
 	s := d.Take(d.Uvarint())
 	return s, !d.Bad
@@ -112,7 +113,7 @@ func encodeSubjectState(s storage.SubjectState) []byte {
 }
 
 func decodeSubjectState(v []byte) (s storage.SubjectState, ok bool) {
-	d := storage.Fields{B: v}
+	d := fields.Reader{B: v}
 	s.First, s.Last, s.Msgs = d.Uvarint(), d.Uvarint(), d.Uvarint()
 	return s, !d.Bad && s.Msgs > 0
 }
@@ -171,7 +172,7 @@ func encodeState(s *state) []byte {
 }
 
 func decodeState(v []byte) (*state, bool) {
-	d := storage.Fields{B: v}
+	d := fields.Reader{B: v}
 	s := &state{}
 	if version := d.Take(1); version == nil || version[0] != stateVersion {
 		return nil, false
