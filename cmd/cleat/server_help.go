@@ -81,6 +81,7 @@ Cluster:
         --no_advertise               Do not tell clients about other servers
         --cluster_advertise <string> Address to tell other servers
         --replace_after <time>       Make the replicas of a lost server anew after that (default: 10m; 0: never)
+        --transfer_rate <size>       Bytes a second of replicas' states sent and received at most (default: 50M; 0: no bound)
         --connect_retries <number>   How often to try servers that others told of
 
 Help:

@@ -32,6 +32,7 @@ func (n *node) makeStreams() error {
 	o := cluster.Options{
 		Name: n.front.Name(), Route: route, Logger: n.log.Logger, MessagesOnly: !c.JetStream.Enabled,
 		ReplaceAfter: c.Cluster.ReplaceAfter,
+		TransferRate: max(0, c.Cluster.TransferRate),
 		OnFatal: func(err error) {
 			select {
 			case n.fatal <- err:

@@ -76,6 +76,10 @@ type Options struct {
 	// 0: for ever.
 	ReplaceAfter time.Duration
 
+	// TransferRate bounds the bytes a second of replicas' states that are sent to other servers, and those
+	// that are received; 0: no bound.
+	TransferRate int64
+
 	// CompareEvery is how often the replicas of a stream are compared; 0: every ten minutes, below 0: never.
 	CompareEvery time.Duration
 

@@ -62,7 +62,7 @@ func newSnapshots(c *Cluster) *snapshots {
 	}
 	s.transfers = transfer.New(transfer.Options{
 		FS: c.opts.FS, Dir: filepath.Join(c.opts.Dir, snapshotDir),
-		Post: s.post, Go: c.wg.Go, Ctx: c.ctx,
+		Post: s.post, Go: c.wg.Go, Ctx: c.ctx, Rate: c.opts.TransferRate,
 		Admit: s.admit, Check: check, Take: s.take, Room: s.room,
 	})
 	return s

@@ -220,6 +220,10 @@ type Cluster struct {
 	// ReplaceAfter is how long a server may be out of reach before its replicas are made anew on others;
 	// less than 0: for ever. It stands in the block kv.
 	ReplaceAfter time.Duration
+
+	// TransferRate is how many bytes a second of the states of replicas are sent to other servers, and
+	// received, at most; less than 0: as many as go. It stands in the block kv.
+	TransferRate int64
 }
 
 // Enabled says whether this server shall be a member of a cluster.

@@ -147,6 +147,7 @@ func (f *Flags) declareCluster(fs *flag.FlagSet) {
 	override(f, fs, text, func(c *Config, s string) { c.Cluster.Name = s }, "cluster_name")
 	override(f, fs, text, func(c *Config, s string) { c.Cluster.Advertise = s }, "cluster_advertise")
 	override(f, fs, time.ParseDuration, func(c *Config, d time.Duration) { c.Cluster.ReplaceAfter = never(d) }, "replace_after")
+	override(f, fs, func(s string) (int64, error) { return asTransferRate(s) }, func(c *Config, n int64) { c.Cluster.TransferRate = n }, "transfer_rate")
 	override(f, fs, strconv.ParseBool, func(c *Config, on bool) { c.Cluster.NoAdvertise = on }, "no_advertise")
 }
 
@@ -241,6 +242,7 @@ const (
 	envStorage    = "CLEAT_STORAGE"
 	envStaleReads = "CLEAT_STALE_READS"
 	envReplace    = "CLEAT_REPLACE_AFTER"
+	envTransfers  = "CLEAT_TRANSFER_RATE"
 	envLogFormat  = "CLEAT_LOG_FORMAT"
 )
 
@@ -282,6 +284,11 @@ func (c *Config) applyEnv() (err error) {
 			return fmt.Errorf("environment %s should be a duration like \"10m\", got %q", envReplace, s)
 		}
 		c.Cluster.ReplaceAfter = never(d)
+	}
+	if s := os.Getenv(envTransfers); s != "" {
+		if c.Cluster.TransferRate, err = asTransferRate(s); err != nil {
+			return fmt.Errorf("environment %s %w", envTransfers, err)
+		}
 	}
 	if s := os.Getenv(envLogFormat); s != "" {
 		if c.Log.Format, err = word(LogFormatNATS, LogFormatJSON)(s); err != nil {

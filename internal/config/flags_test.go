@@ -62,6 +62,8 @@ func TestFlags(t *testing.T) {
 		{"-kv_storage rocksdb -stale_reads", func(c *Config) bool { return c.KV == KV{Storage: "rocksdb", StaleReads: true} }},
 		{"-replace_after 90s -cluster nats://1.2.3.4:5", func(c *Config) bool { return c.Cluster.ReplaceAfter == 90*time.Second }},
 		{"-replace_after 0 -cluster nats://1.2.3.4:5", func(c *Config) bool { return c.Cluster.ReplaceAfter < 0 }},
+		{"-transfer_rate 7M -cluster nats://1.2.3.4:5", func(c *Config) bool { return c.Cluster.TransferRate == 7<<20 }},
+		{"-transfer_rate 0 -cluster nats://1.2.3.4:5", func(c *Config) bool { return c.Cluster.TransferRate < 0 }},
 		{"-user u -pass p", func(c *Config) bool { return c.Auth.User == "u" && c.Auth.Password == "p" && c.AuthRequired() }},
 		{"-auth t", func(c *Config) bool { return c.Auth.Token == "t" && c.AuthRequired() }},
 		{"-profile 8", func(c *Config) bool { return c.ProfPort == 8 }},
@@ -178,6 +180,15 @@ func TestEnvironment(t *testing.T) {
 	if err != nil || c.KV.Storage != "file" {
 		t.Errorf("a flag comes after the environment: %+v %v", c.KV, err)
 	}
+	t.Setenv("CLEAT_TRANSFER_RATE", "3M")
+	if c, err = load(t, "cluster { name: c, port: 6222 }, server_name: n, kv { transfer_rate: 9MB }"); err != nil || c.Cluster.TransferRate != 3<<20 {
+		t.Errorf("the environment comes after the file: %+v %v", c.Cluster, err)
+	}
+	t.Setenv("CLEAT_TRANSFER_RATE", "3K")
+	if _, err = load(t, "port: 1"); err == nil || err.Error() != "environment CLEAT_TRANSFER_RATE should be at least 1M a second, or 0 for no bound" {
+		t.Errorf("%v", err)
+	}
+	t.Setenv("CLEAT_TRANSFER_RATE", "")
 	t.Setenv("CLEAT_STORAGE", "paper")
 	if _, err = load(t, "port: 1"); err == nil || err.Error() != `environment CLEAT_STORAGE should be one of ["file" "rocksdb"]` {
 		t.Errorf("%v", err)

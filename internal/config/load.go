@@ -33,6 +33,7 @@ const (
 	defaultAuthTimeout     = 2 * time.Second
 	defaultLameDuck        = 2 * time.Minute
 	defaultReplaceAfter    = 10 * time.Minute
+	defaultTransferRate    = 50 << 20
 	defaultLameDuckGrace   = 10 * time.Second
 	defaultHandshakeWSWait = 2 * time.Second
 )
@@ -121,6 +122,7 @@ func (c *Config) setDefaults(f *Flags) {
 			orDefault(&c.Cluster.Name, defaultClusterName)
 		}
 		orDefault(&c.Cluster.ReplaceAfter, defaultReplaceAfter)
+		orDefault(&c.Cluster.TransferRate, defaultTransferRate)
 		orDefault(&c.Cluster.AuthTimeout, authTimeout(c.Cluster.TLS))
 	}
 	if c.WebSocket.Port != 0 {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"math"
 	"path"
 	"strings"
@@ -199,6 +200,7 @@ func (l *loader) kv(v value) {
 		"storage":       l.oneOf(&c.KV.Storage, StorageFile, StorageRocksDB),
 		"stale_reads":   l.boolean(&c.KV.StaleReads),
 		"replace_after": l.replaceAfter,
+		"transfer_rate": l.transferRate,
 		"log_format":    l.oneOf(&c.Log.Format, LogFormatNATS, LogFormatJSON),
 	}, unknownField)
 }
@@ -213,8 +215,31 @@ func (l *loader) replaceAfter(v value) {
 	*d = never(*d)
 }
 
+func (l *loader) transferRate(v value) {
+	n, err := asTransferRate(v.raw)
+	if err != nil {
+		l.fail(v, "transfer_rate %v", err)
+	}
+	l.cfg.Cluster.TransferRate = n
+}
+
+// transferRateMin lets a chunk of a state pass in good time: who hears nothing for long gives up.
+const transferRateMin = 1 << 20
+
+// asTransferRate reads bytes a second, of which 0 stands for no bound.
+func asTransferRate(raw any) (int64, error) {
+	if raw == "0" {
+		raw = int64(0)
+	}
+	n, err := parseSize(raw)
+	if err == nil && n != 0 && n < transferRateMin {
+		err = errors.New("should be at least 1M a second, or 0 for no bound")
+	}
+	return never(n), err
+}
+
 // never keeps a 0 that was given apart from one that was not.
-func never(d time.Duration) time.Duration {
+func never[T time.Duration | int64](d T) T {
 	if d == 0 {
 		return -1
 	}

@@ -8,5 +8,8 @@
 // there, for as long as it has the same state. Every sending ends with one outcome, known on both
 // sides: done, or why not.
 //
+// All states together take a bounded part of the network and the disks: a chunk that has been sent, or
+// received, is paid for by the time before the next.
+//
 // It leaves to others what a state is, whether it is wanted, and what becomes of it (package cluster).
 package transfer

@@ -179,6 +179,11 @@ func (in *incoming) chunk(f frame) {
 		}
 		in.size += int64(len(f.rest))
 		in.gap = false
+		select { // The sender hears of it after that, and waits when it has sent a window.
+		case <-in.t.opts.Ctx.Done():
+			return
+		case <-time.After(pay(in.t.in, time.Now(), len(f.rest))):
+		}
 	}
 	in.t.post(in.k.from, haveFrame(in.k.id, 0, in.size))
 }

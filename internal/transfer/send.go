@@ -177,12 +177,12 @@ func (o *outgoing) learn(n news) {
 	}
 }
 
-// say sends what can be sent now, and tells for how long to be silent after something that could not.
+// say sends what can be sent now, and tells for how long to be silent then.
 func (o *outgoing) say(now time.Time, size int64, done bool) (pause time.Duration) {
 	var err error
 	switch {
 	case o.synced:
-		err = o.advance(size, done)
+		pause, err = o.advance(now, size, done)
 	case now.Sub(o.questioned) >= askAgain:
 		o.asked++
 		o.questioned = now
@@ -190,7 +190,7 @@ func (o *outgoing) say(now time.Time, size int64, done bool) (pause time.Duratio
 	}
 	switch {
 	case err == nil:
-		return 0
+		return pause
 	case errors.Is(err, ErrFull):
 		if !o.synced {
 			o.questioned = time.Time{}
@@ -201,29 +201,32 @@ func (o *outgoing) say(now time.Time, size int64, done bool) (pause time.Duratio
 	return retryAfter
 }
 
-// advance sends what there is, as far as the window goes, and the end behind the last chunk.
-func (o *outgoing) advance(size int64, done bool) error {
+// advance sends what there is, as far as the window and the rate go, and the end behind the last chunk.
+func (o *outgoing) advance(now time.Time, size int64, done bool) (pause time.Duration, err error) {
 	for o.sent < min(size, o.acked+windowBytes) {
 		if !done && size-o.sent < chunkBytes {
-			return nil // A whole chunk soon.
+			return 0, nil // A whole chunk soon.
 		}
-		var err error
 		if o.frame, err = o.spool.chunk(beginChunk(o.frame[:0], o.id, o.sent), o.sent, size); err != nil {
 			o.spool.fail(err)
-			return nil
+			return 0, nil
 		}
 		sealChunk(o.frame)
 		if err := o.t.opts.Post(o.to, o.frame); err != nil {
-			return err
+			return 0, err
 		}
-		next := o.sent + int64(len(o.frame)-chunkHead)
+		n := len(o.frame) - chunkHead
+		next := o.sent + int64(n)
 		o.figure.Again += max(0, min(next, o.high)-o.sent)
 		o.sent, o.high = next, max(o.high, next)
+		if pause = pay(o.t.out, now, n); pause > 0 {
+			return pause, nil
+		}
 	}
 	if !done || o.sent < size || o.ended {
-		return nil
+		return 0, nil
 	}
-	err := o.t.opts.Post(o.to, endFrame(o.id, size, o.spool.sum.Sum(nil), o.spool.trailer))
+	err = o.t.opts.Post(o.to, endFrame(o.id, size, o.spool.sum.Sum(nil), o.spool.trailer))
 	o.ended = err == nil
-	return err
+	return 0, err
 }

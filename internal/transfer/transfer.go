@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/time/rate"
 )
 
 // How long what is waited for. An offer is how a sender asks, so it repeats one whenever it has heard nothing
@@ -39,6 +40,9 @@ type Options struct {
 	// there is no connection.
 	Post func(server uint64, frame []byte) error
 
+	// Rate bounds the bytes a second of all states that are sent, and of all that are received; 0: no bound.
+	Rate int64
+
 	// Go runs a function in the background; the owner waits for it when it closes. Ctx ends then.
 	Go  func(func())
 	Ctx context.Context
@@ -55,7 +59,8 @@ type Options struct {
 
 // Transfers are those of one server, in and out.
 type Transfers struct {
-	opts Options
+	opts    Options
+	out, in *rate.Limiter
 
 	mu       sync.Mutex
 	outgoing map[uint64]*outgoing
@@ -71,7 +76,23 @@ type key struct {
 
 // New prepares them. Nothing is touched before Prepare.
 func New(o Options) *Transfers {
-	return &Transfers{opts: o, outgoing: make(map[uint64]*outgoing), incoming: make(map[key]*incoming)}
+	return &Transfers{
+		opts: o, out: limiter(o.Rate), in: limiter(o.Rate),
+		outgoing: make(map[uint64]*outgoing), incoming: make(map[key]*incoming),
+	}
+}
+
+func limiter(perSecond int64) *rate.Limiter {
+	if perSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), chunkBytes)
+}
+
+// pay takes what a chunk that was handled costs, and tells for how long the next one has to wait. Who pays
+// later waits behind who paid before, so all get their share.
+func pay(l *rate.Limiter, now time.Time, chunk int) time.Duration {
+	return l.ReserveN(now, min(chunk, l.Burst())).DelayFrom(now) // More than a burst could never be paid.
 }
 
 // Prepare removes what transfers of an earlier life left behind.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ type world struct {
 	refuse error    // of Admit
 	room   error
 	use    error // what the taker says
+	rate   [3]int64
 }
 
 // line carries frames to a server, in order and not faster than it can.
@@ -68,7 +70,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) open(i int) {
 	ctx := w.ctx
 	w.at[i] = New(Options{
-		FS: w.fs[i], Dir: "incoming", Ctx: ctx, Go: w.wg.Go,
+		FS: w.fs[i], Dir: "incoming", Ctx: ctx, Go: w.wg.Go, Rate: w.rate[i],
 		Post: func(server uint64, frame []byte) error { return w.lines[server].post(frame) },
 		Admit: func(uint64, []byte) error {
 			w.mu.Lock()
@@ -103,7 +105,7 @@ func (w *world) take(a *Arrival) {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(f)
-	if err != nil || string(a.Trailer) != "trailer" || a.From != 1 || string(a.Label) != "label" {
+	if err != nil || string(a.Trailer) != "trailer" || a.From != 1 || !strings.HasPrefix(string(a.Label), "label") {
 		w.t.Errorf("%v, trailer %q of %q from %d", err, a.Trailer, a.Label, a.From)
 	}
 	w.mu.Lock()
@@ -211,9 +213,11 @@ func (w *world) whenSent(n int64, fn func()) {
 	}
 }
 
-func (w *world) send(state []byte) (Sent, error) {
+func (w *world) send(state []byte) (Sent, error) { return w.sendAs("label", state) }
+
+func (w *world) sendAs(label string, state []byte) (Sent, error) {
 	return w.at[1].Send(State{
-		ID: rand.Uint64(), To: 2, Label: []byte("label"), Wanted: func() error { return nil },
+		ID: rand.Uint64(), To: 2, Label: []byte(label), Wanted: func() error { return nil },
 		Write: func(to io.Writer) ([]byte, error) {
 			for b := state; len(b) > 0; { // Not in chunks of ours.
 				n := min(len(b), 100_001)
@@ -273,6 +277,50 @@ func TestSnapshotStreamResume(t *testing.T) {
 				}
 				if sent.Again > c.again || sent.Broken != len(c.breaks) || sent.Bytes != int64(len(state)) {
 					t.Errorf("%+v, want at most %d bytes again, and %d breaks", sent, c.again, len(c.breaks))
+				}
+				w.close()
+			})
+		})
+	}
+}
+
+// All states together are sent, and received, no faster than the rate, and not much slower; each gets its share.
+func TestRateIsBounded(t *testing.T) {
+	const each, states = 6 << 20, 3
+	for name, bound := range map[string][3]int64{
+		"sender": {1: 4 << 20}, "receiver": {2: 4 << 20}, "both": {1: 4 << 20, 2: 4 << 20}, "slow": {1: 1 << 20, 2: 1 << 20}, "none": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.rate = bound
+				w.open(1)
+				w.open(2)
+				began := time.Now()
+				var took [states]time.Duration
+				var sending sync.WaitGroup
+				for i := range took {
+					sending.Go(func() {
+						label := fmt.Sprintf("label %d", i)
+						sent, err := w.sendAs(label, randomState(each))
+						took[i] = time.Since(began)
+						if err != nil || sent.Again > 0 || sent.Broken > 0 {
+							t.Errorf("%s: %+v, %v", label, sent, err)
+						}
+					})
+				}
+				sending.Wait()
+				least := time.Duration(0)
+				if r := max(bound[1], bound[2]); r > 0 {
+					least = (states*each - 2*chunkBytes) * time.Second / time.Duration(r)
+				}
+				for i, d := range took {
+					if slack := least/5 + time.Second; d < least-slack || d > least+slack {
+						t.Errorf("state %d took %s, and all together should take %s", i, d, least)
+					}
+				}
+				if last := slices.Max(took[:]); last < least {
+					t.Errorf("all took %s, less than the %s that their size takes at that rate", last, least)
 				}
 				w.close()
 			})
