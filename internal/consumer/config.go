@@ -39,6 +39,9 @@ func Normalize(cfg *api.ConsumerConfig, stream *api.StreamConfig) {
 		cfg.Name = cfg.Durable
 	}
 	cfg.Metadata = api.WithoutServerMetadata(cfg.Metadata)
+	if cfg.PauseUntil != nil && cfg.PauseUntil.IsZero() {
+		cfg.PauseUntil = nil // What clients send that leave no member out.
+	}
 	if cfg.MaxDeliver == 0 || cfg.MaxDeliver < -1 {
 		cfg.MaxDeliver = -1
 	}
