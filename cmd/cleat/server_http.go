@@ -13,6 +13,7 @@ import (
 
 	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/internal/monitor"
+	"github.com/cleatkv/cleat/internal/server"
 )
 
 // startMonitor begins to answer operators: those in the system account, and those who come by HTTP if there
@@ -42,7 +43,7 @@ func (n *node) startMonitor() error {
 	if err != nil {
 		return fmt.Errorf("can't listen to the monitor port: %w", err)
 	}
-	n.log.Info(fmt.Sprintf("Starting %s monitor on %s", scheme, l.Addr()))
+	n.log.Info(fmt.Sprintf("Starting %s monitor on %s", scheme, server.Shown(c.Monitor.Host, l.Addr())))
 	n.monitor.Serve(l, t)
 	n.onStop(func() error { return closeHTTP(n.monitor.Close) })
 	n.ports.Monitoring = portURLs(scheme, l.Addr())

@@ -73,6 +73,9 @@ func (n *node) streamOptions(c *config.Config) jetstream.Options {
 
 // advertise tells the other servers where clients reach this one, and clients where the others are.
 func (n *node) advertise() error {
+	if n.cluster != nil && n.cluster.RouteAddr() != nil {
+		n.ports.Cluster = portURLs("nats", n.cluster.RouteAddr())
+	}
 	if n.routes == nil || n.cfg.Load().Cluster.NoAdvertise {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/server"
 )
 
 // startWebSocket opens the listener for browsers, if there shall be one. Behind the upgrade its
@@ -54,7 +55,7 @@ func (n *node) startWebSocket() error {
 		cancel() // The front end has closed the connections that were upgraded.
 		return err
 	})
-	n.log.Info(fmt.Sprintf("Listening for websocket clients on %s://%s", scheme, l.Addr()))
+	n.log.Info(fmt.Sprintf("Listening for websocket clients on %s://%s", scheme, server.Shown(w.Host, l.Addr())))
 	n.ports.WebSocket = portURLs(scheme, l.Addr())
 	return nil
 }

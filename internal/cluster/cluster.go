@@ -170,11 +170,8 @@ func (c *Cluster) start() (err error) {
 	if o.MessagesOnly {
 		return c.startMessages()
 	}
-	if err = makeDir(o.FS, o.Dir); err != nil {
-		return fmt.Errorf("create the data directory: %w", err)
-	}
-	if c.lock, err = o.FS.Lock(filepath.Join(o.Dir, "lock")); err != nil {
-		return fmt.Errorf("the data directory %s cannot be locked, most likely since another server uses it (%w): stop that one, or choose another directory with --store_dir", o.Dir, err)
+	if c.lock, err = lockDir(o.FS, o.Dir); err != nil {
+		return err
 	}
 	if c.id, err = loadIdentity(o.FS, o.Dir); err != nil {
 		return err

@@ -154,6 +154,25 @@ func makeDir(fsys vfs.FS, dir string) error {
 	return syncDir(fsys, parent)
 }
 
+// lockDir makes the data directory and keeps other processes out of it.
+func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
+	const choose = "choose another directory with --store_dir"
+	if err := makeDir(fsys, dir); err != nil {
+		return nil, fmt.Errorf("the data directory %s cannot be created (%w): make it for this user, or "+choose, dir, err)
+	}
+	if i, err := fsys.Stat(dir); err == nil && !i.IsDir() {
+		return nil, fmt.Errorf("the data directory %s is a file: "+choose, dir)
+	}
+	lock, err := fsys.Lock(filepath.Join(dir, "lock"))
+	if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
+		return nil, fmt.Errorf("the data directory %s cannot be written (%w): give it to this user, or "+choose, dir, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the data directory %s cannot be locked, most likely since another server uses it (%w): stop that one, or "+choose, dir, err)
+	}
+	return lock, nil
+}
+
 func syncDir(fsys vfs.FS, dir string) error {
 	d, err := fsys.OpenDir(dir)
 	if err != nil {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 
@@ -26,11 +27,28 @@ func (c *Cluster) listen() (err error) {
 	}, peerHandler{c}); err != nil {
 		return err
 	}
+	o.Logger.Info("Listening for route connections on " + o.shownRoute(c.transport.Addr()))
 	c.transport.Accept() // Now that handlers find the transport.
 	for _, address := range c.seeds() {
 		c.transport.Dial(address)
 	}
 	return nil
+}
+
+// shownRoute is the address for other servers with the host as it was configured, 0.0.0.0 for all
+// interfaces.
+func (o *Options) shownRoute(a net.Addr) string {
+	host, _, _ := net.SplitHostPort(o.Route.Listen)
+	_, port, _ := net.SplitHostPort(a.String())
+	return net.JoinHostPort(cmp.Or(host, "0.0.0.0"), port)
+}
+
+// RouteAddr is where other servers connect, nil for a server of its own and before Start.
+func (c *Cluster) RouteAddr() net.Addr {
+	if c.transport == nil {
+		return nil
+	}
+	return c.transport.Addr()
 }
 
 // meet connects to a server that has greeted us. Servers with streams find each other by what the

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -112,12 +113,22 @@ func (s *Server) Start() error {
 	s.mu.ownURLs = reachable(o, l.Addr().(*net.TCPAddr))
 	s.running.Add(1)
 	s.mu.Unlock()
-	o.Logger.Info("Listening for client connections on " + l.Addr().String())
+	o.Logger.Info("Listening for client connections on " + Shown(o.Host, l.Addr()))
 	go s.accept(l)
 	if o.Ready != nil {
 		o.Ready(l.Addr())
 	}
 	return nil
+}
+
+// Shown is the address of a listener as whoever configured it wrote the host: all interfaces are
+// 0.0.0.0, also where the system calls them [::].
+func Shown(host string, a net.Addr) string {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return a.String()
+	}
+	return net.JoinHostPort(cmp.Or(host, "0.0.0.0"), strconv.Itoa(t.Port))
 }
 
 // Addr is the address of the listener, nil before Start.
