@@ -184,6 +184,24 @@ func TestConsumerManagement(t *testing.T) {
 	wantErr(t, err, jetstream.ErrConsumerNotFound)
 }
 
+// Clients may name a durable consumer in the subject alone when they update it. It stays what it was.
+func TestConsumerUpdateByName(t *testing.T) {
+	t.Parallel()
+	ctx, js := testContext(t), jetStream(t, shared())
+	s := stream(t, js, jetstream.StreamConfig{Replicas: replicas()})
+	_, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "one", MaxDeliver: 10})
+	must(t, err)
+	c, err := s.UpdateConsumer(ctx, jetstream.ConsumerConfig{Name: "one", MaxDeliver: 20})
+	must(t, err)
+	equal(t, "max deliver", c.CachedInfo().Config.MaxDeliver, 20)
+	equal(t, "inactive threshold", c.CachedInfo().Config.InactiveThreshold, 0)
+	c, err = s.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{Name: "one", MaxDeliver: 30})
+	must(t, err)
+	equal(t, "max deliver", c.CachedInfo().Config.MaxDeliver, 30)
+	_, err = s.CreateConsumer(ctx, jetstream.ConsumerConfig{Name: "one", MaxDeliver: 40})
+	wantErr(t, err, jetstream.ErrConsumerExists)
+}
+
 func TestPushConsumer(t *testing.T) {
 	t.Parallel()
 	js := jetStream(t, shared())

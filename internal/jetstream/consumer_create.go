@@ -41,6 +41,7 @@ func (c *call) createConsumer(tokens []string, durable bool) {
 	if cs == nil {
 		return
 	}
+	stayDurable(cs, &q)
 	if err := c.completeConsumer(set, &q); err != nil {
 		c.refuse(err)
 		return
@@ -55,6 +56,18 @@ func (c *call) createConsumer(tokens []string, durable bool) {
 			c.createEphemeral(set, &q)
 		}
 	})
+}
+
+// stayDurable lets an update of a durable consumer leave out that it is one: some clients name it in
+// the subject alone.
+func stayDurable(cs *cluster.Stream, q *api.ConsumerCreateRequest) {
+	m := cs.Machine()
+	if m == nil || q.Action == api.ActionCreate || q.Config.Durable != "" {
+		return
+	}
+	if old, ok := m.Consumers().Get(q.Config.Name); ok {
+		q.Config.Durable = old.Config.Durable
+	}
 }
 
 // createEphemeral creates a consumer that only this server knows of.
