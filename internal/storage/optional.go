@@ -10,6 +10,14 @@ type Scanner interface {
 	Scan(filters []string, from uint64, want int, fn func(m *Message) bool) error
 }
 
+// InPlacer is an Engine that can make a change in place of the state before it, instead of beside it.
+type InPlacer interface {
+	// BeginInPlace is Begin for a change that will be committed. Until then reads of the Engine may
+	// wait: the owner must not read it, nor wait for who does. If the Tx is discarded all the same,
+	// Err says that the engine can no longer be trusted.
+	BeginInPlace() Tx
+}
+
 // Squeezer is an Engine that holds on to the space of removed messages for as long as it likes, and can be
 // told to give it back because the disk is full.
 type Squeezer interface {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,8 @@ const (
 
 // Stream is the machine of one stream replica. Its owner applies; any goroutine may read.
 type Stream struct {
-	engine storage.Engine
+	engine  storage.Engine
+	inPlace storage.InPlacer // engine, if it can; nil otherwise
 
 	// mu is held to write while a change becomes visible and observers hear of it, to read by
 	// views.
@@ -56,6 +58,7 @@ type settings struct {
 // has none and waits for a snapshot.
 func Open(engine storage.Engine, genesis replica.Entry) (*Stream, error) {
 	s := &Stream{engine: engine}
+	s.inPlace, _ = engine.(storage.InPlacer)
 	if engine.Applied().Index == 0 && genesis.Index != 0 {
 		if err := engine.Begin().Commit(storage.Applied(genesis)); err != nil {
 			return nil, fmt.Errorf("stream: record genesis: %w", err)
@@ -141,7 +144,11 @@ func (s *Stream) Created() time.Time {
 // Apply executes the commands of one log entry. See replica.Machine. A verdict that rests on a read
 // that failed goes nowhere: such a change can not be committed.
 func (s *Stream) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any, error) {
-	a := &apply{s: s, tx: s.engine.Begin(), stamp: stamp, set: s.settings.Load()}
+	tx, locked := s.begin(commands)
+	if locked {
+		defer s.mu.Unlock()
+	}
+	a := &apply{s: s, tx: tx, stamp: stamp, set: s.settings.Load()}
 	s.events = s.events[:0]
 	results := make([]any, len(commands))
 	values := make([]Result, len(commands))
@@ -159,8 +166,10 @@ func (s *Stream) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any,
 		return nil, err
 	}
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if !locked {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
 	if err := a.tx.Commit(storage.Applied(at)); err != nil {
 		return nil, fmt.Errorf("stream: commit entry %d: %w", at.Index, err)
 	}
@@ -174,6 +183,21 @@ func (s *Stream) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any,
 		s.frozen = Frozen{s.engine.Freeze(), stamp}
 	}
 	return results, nil
+}
+
+// begin starts the change of a log entry. If it is short and nobody observes the stream, it is made in
+// place and mu is held from now on: a View that had taken mu would wait for the change, and the change
+// for the View.
+func (s *Stream) begin(commands [][]byte) (tx storage.Tx, locked bool) {
+	if s.inPlace == nil || slices.ContainsFunc(commands, func(c []byte) bool { return len(c) == 0 || Kind(c[0]) != KindPublish }) {
+		return s.engine.Begin(), false
+	}
+	s.mu.Lock()
+	if len(s.observers.all) > 0 {
+		s.mu.Unlock()
+		return s.engine.Begin(), false
+	}
+	return s.inPlace.BeginInPlace(), true
 }
 
 // Frozen is the state of the stream behind the log entry with a Compare command. All replicas hold on to

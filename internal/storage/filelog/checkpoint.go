@@ -1,6 +1,7 @@
 package filelog
 
 import (
+	"errors"
 	"maps"
 	"slices"
 
@@ -28,7 +29,7 @@ func (e *Engine) checkpoint() error {
 	if e.closed.Load() {
 		return errClosed
 	}
-	if err := e.dir.failed(); err != nil {
+	if err := errors.Join(e.dir.failed(), e.Current.Err()); err != nil {
 		return err
 	}
 	c := e.take()

@@ -8,8 +8,8 @@
 // checkpoint, from where the Raft log is replayed; what was written after it is ignored and
 // removed. Now and then the index file is written anew.
 //
-// Readers take the current view by an atomic load and hold no lock but a short one on a file. The
-// newest bytes stay in memory for them, so that who follows the end of a stream reads no file.
+// Readers take the current view by an atomic load and hold no lock but a short one on a file; a change
+// in place, of a view that nobody has taken, they wait for. The newest bytes stay in memory for them, so that who follows the end of a stream reads no file.
 //
 // There are two locks. work is held by background work, which takes its time; change is held by
 // an open Tx, and by background work for moments, to take over or to publish. Under work one may
@@ -66,7 +66,10 @@ type Engine struct {
 	copies  map[uint64]place // where moved messages were, while that file still exists
 }
 
-var _ storage.Engine = (*Engine)(nil)
+var (
+	_ storage.Engine   = (*Engine)(nil)
+	_ storage.InPlacer = (*Engine)(nil)
+)
 
 // tuning holds what tests make smaller.
 type tuning struct {
@@ -200,7 +203,7 @@ func (e *Engine) Err() error {
 	if corrupt := e.damage.Load(); corrupt != nil {
 		return corrupt
 	}
-	return nil
+	return e.Current.Err()
 }
 
 // noted remembers damage that a read met.

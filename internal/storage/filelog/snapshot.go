@@ -18,6 +18,9 @@ func (e *Engine) WriteSnapshot(w io.Writer) (storage.Applied, error) {
 	if e.closed.Load() {
 		return storage.Applied{}, errClosed
 	}
+	if err := e.Current.Err(); err != nil {
+		return storage.Applied{}, err
+	}
 	v := e.View()
 	return v.Applied(), e.noted(v.WriteSnapshot(w, v.read))
 }
@@ -113,6 +116,7 @@ func (e *Engine) become(fresh *Engine) error {
 	e.victim = nil
 	e.durable.Store(fresh.durable.Load())
 	e.dirty.Store(0)
+	e.Whole()
 	e.damage.Store(nil) // What was damaged is no longer a part of the state.
 	return err
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/cleatkv/cleat/internal/storage/index"
 )
 
-// tx is a change under construction: a clone of the index, a copy of the tail with more at its end
-// and, kept aside until Commit, what becomes of the engine's own state.
+// tx is a change under construction: a clone of the index or the index itself, a copy of the tail with
+// more at its end and, kept aside until Commit, what becomes of the engine's own state.
 type tx struct {
 	view // what the change sees
 
 	e      *Engine
+	sole   bool // made in place
 	active *block
 	size   int64 // of active
 	limit  int64 // at which it is full
@@ -49,8 +50,26 @@ func (e *Engine) Begin() storage.Tx { return e.begin() }
 func (e *Engine) begin() *tx {
 	e.change.Lock()
 	v := e.View()
+	return e.newTx(v, v.Clone())
+}
+
+// BeginInPlace implements storage.InPlacer.
+func (e *Engine) BeginInPlace() storage.Tx {
+	e.change.Lock()
+	v, sole := e.Claim()
+	if !sole {
+		v = e.View()
+		return e.newTx(v, v.Clone())
+	}
+	t := e.newTx(v, v.Thaw())
+	t.sole = true
+	return t
+}
+
+// newTx returns a change of x, the index of v or a clone of it.
+func (e *Engine) newTx(v *view, x *index.Index) *tx {
 	t := &tx{
-		view:   view{Index: v.Clone(), tail: v.tail, blocks: v.blocks, version: v.version},
+		view:   view{Index: x, tail: v.tail, blocks: v.blocks, version: v.version},
 		e:      e,
 		active: e.active,
 		limit:  e.limit,
@@ -195,7 +214,7 @@ func (t *tx) Commit(at storage.Applied) error {
 	t.Freeze()
 	t.version++
 	v := t.view
-	e.Publish(&v)
+	e.Release(&v)
 	e.dirty.Add(commitBytes + t.written + 8*int64(len(t.removed)))
 	t.end()
 	return e.flushSome(&v)
@@ -203,9 +222,14 @@ func (t *tx) Commit(at storage.Applied) error {
 
 // Discard implements storage.Tx. After Commit it does nothing.
 func (t *tx) Discard() {
-	if !t.done {
-		t.end()
+	if t.done {
+		return
 	}
+	if t.sole {
+		v := t.view
+		t.e.Abandon(&v)
+	}
+	t.end()
 }
 
 func (t *tx) end() {

@@ -3,9 +3,9 @@
 // the messages' bytes are is a Loc, whose meaning is the engine's.
 //
 // An Index is a persistent data structure: Clone is O(1), and changes to the clone copy the nodes
-// they touch. An engine publishes an Index by an atomic pointer and never changes it afterwards;
+// they touch. An engine publishes an Index (see Current) and never changes it once a reader has it;
 // its readers need no lock, see one state for as long as they hold it, and may take their time. A
-// change is made to a clone, and published or dropped.
+// change is made to a clone, and published or dropped; or in place, if no reader has the Index.
 package index
 
 import (
@@ -73,6 +73,13 @@ func (x *Index) Clone() *Index {
 	c.ownExpiry, c.ownAux = false, false
 	c.key = nil
 	return &c
+}
+
+// Thaw returns x itself to be changed further, by one goroutine, until it is frozen again. Nobody
+// else may have x.
+func (x *Index) Thaw() *Index {
+	x.subjects.hint = &hint{}
+	return x
 }
 
 // Freeze ends the changes: x may be read by many from now on.

@@ -445,10 +445,7 @@ func (e *Engine) InstallSnapshot(r io.Reader) error {
 	if err := e.db.rename(e.name, fresh); err != nil {
 		return err
 	}
-	e.db.floor.raise(fresh, st.applied.Index)
-	if err := e.db.saveFloor(); err != nil {
-		return err
-	}
+	// The name leads to the new state now: whatever fails, the engine must not go on with the old one.
 	old := e.current.Load()
 	e.current.Store(&generation{keyed: fresh, st: st, users: e.db.users(fresh)})
 	old.users.release()
@@ -458,7 +455,8 @@ func (e *Engine) InstallSnapshot(r io.Reader) error {
 	e.dirty.Store(0)
 	e.erased = false
 	e.err.Store(nil) // What could not be read is no longer a part of the state.
-	return nil
+	e.db.floor.raise(fresh, st.applied.Index)
+	return e.db.saveFloor()
 }
 
 const fillBytes = 1 << 20 // of a snapshot, written at once

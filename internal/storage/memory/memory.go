@@ -7,8 +7,9 @@
 // can be brought up from, and then get a snapshot from another replica or, being the only one,
 // begin anew at the log's position by committing an empty change there.
 //
-// Readers take the current view by an atomic load and need no lock. A change is made to a clone of
-// the index and to free room in the newest chunk, which no published index points to.
+// Readers take the current view by an atomic load and need no lock, unless they come while a view that
+// nobody has taken is changed in place. A change is made to the index or a clone of it, and to free
+// room in the newest chunk, which no published index points to.
 package memory
 
 import (
@@ -100,7 +101,10 @@ type Engine struct {
 	number uint32           // of the newest chunk
 }
 
-var _ storage.Engine = (*Engine)(nil)
+var (
+	_ storage.Engine   = (*Engine)(nil)
+	_ storage.InPlacer = (*Engine)(nil)
+)
 
 // view is one state of the engine. It never changes once published.
 type view struct {
@@ -166,6 +170,9 @@ func (e *Engine) Close() error {
 
 // WriteSnapshot implements storage.Engine.
 func (e *Engine) WriteSnapshot(w io.Writer) (storage.Applied, error) {
+	if err := e.Err(); err != nil {
+		return storage.Applied{}, err
+	}
 	v := e.View()
 	load := func(en *index.Entry) (storage.Message, error) { return v.message(en), nil }
 	return v.Applied(), v.WriteSnapshot(w, load)
@@ -204,5 +211,6 @@ func (e *Engine) InstallSnapshot(r io.Reader) error {
 	e.dirty.Store(0)
 	e.durable.Store(&s.Applied)
 	e.Publish(fresh.View())
+	e.Whole()
 	return nil
 }

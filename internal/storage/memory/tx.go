@@ -8,11 +8,13 @@ import (
 	"github.com/cleatkv/cleat/internal/storage/index"
 )
 
-// tx is a change under construction: a clone of the index, with the view's chunks and perhaps more.
+// tx is a change under construction: a clone of the index or the index itself, with the view's chunks and
+// perhaps more.
 type tx struct {
 	view // what the change sees
 
 	e       *Engine
+	sole    bool // made in place
 	fill    uint32
 	number  uint32
 	uses    []use
@@ -39,8 +41,26 @@ func (e *Engine) Begin() storage.Tx { return e.begin() }
 func (e *Engine) begin() *tx {
 	e.change.Lock()
 	v := e.View()
+	return e.newTx(v, v.Clone())
+}
+
+// BeginInPlace implements storage.InPlacer.
+func (e *Engine) BeginInPlace() storage.Tx {
+	e.change.Lock()
+	v, sole := e.Claim()
+	if !sole {
+		v = e.View()
+		return e.newTx(v, v.Clone())
+	}
+	t := e.newTx(v, v.Thaw())
+	t.sole = true
+	return t
+}
+
+// newTx returns a change of x, the index of v or a clone of it.
+func (e *Engine) newTx(v *view, x *index.Index) *tx {
 	return &tx{
-		view:   view{Index: v.Clone(), chunks: v.chunks},
+		view:   view{Index: x, chunks: v.chunks},
 		e:      e,
 		fill:   e.fill,
 		number: e.number,
@@ -117,6 +137,10 @@ func (t *tx) DeleteAux(key string) { t.Index.DeleteAux(key) }
 // Commit implements storage.Tx.
 func (t *tx) Commit(at storage.Applied) error {
 	e := t.e
+	if err := e.Err(); err != nil {
+		t.Discard()
+		return err
+	}
 	for _, u := range t.uses {
 		e.live[u.chunk] += u.n
 	}
@@ -126,7 +150,7 @@ func (t *tx) Commit(at storage.Applied) error {
 	t.dropEmpty()
 	t.Freeze()
 	v := t.view
-	e.Publish(&v)
+	e.Release(&v)
 	e.dirty.Add(commitBytes + t.written)
 	t.end()
 	return nil
@@ -154,9 +178,14 @@ func (t *tx) dropEmpty() {
 
 // Discard implements storage.Tx. After Commit it does nothing.
 func (t *tx) Discard() {
-	if !t.done {
-		t.end()
+	if t.done {
+		return
 	}
+	if t.sole {
+		v := t.view
+		t.e.Abandon(&v)
+	}
+	t.end()
 }
 
 func (t *tx) end() {

@@ -80,7 +80,7 @@ func benchKey(i, keys int) string {
 func (l *loader) load(keys int) {
 	l.keys = keys
 	for at := 0; at < keys; {
-		tx := l.e.Begin()
+		tx := begin(l.e)
 		for end := min(at+100, keys); at < end; at++ {
 			l.append(tx, benchKey(at, keys))
 		}
@@ -110,14 +110,14 @@ func (l *loader) put(tx storage.Tx, key string) {
 }
 
 func (l *loader) commit(tx storage.Tx) {
-	if err := tx.Commit(storage.Applied{Index: l.e.Applied().Index + 1, Term: 1}); err != nil {
+	if err := tx.Commit(storage.Applied{Index: tx.Applied().Index + 1, Term: 1}); err != nil {
 		l.b.Fatal(err)
 	}
 }
 
 func benchOverwrite(b *testing.B, l *loader, batch int) {
 	for i := 0; i < b.N; {
-		tx := l.e.Begin()
+		tx := begin(l.e)
 		for range batch {
 			l.put(tx, benchKey(i*31, l.keys))
 			i++
@@ -129,7 +129,7 @@ func benchOverwrite(b *testing.B, l *loader, batch int) {
 // benchOverwriteHot overwrites few keys in turn, so that the oldest message is replaced each time.
 func benchOverwriteHot(b *testing.B, l *loader) {
 	for i := 0; i < b.N; {
-		tx := l.e.Begin()
+		tx := begin(l.e)
 		for range 64 {
 			l.put(tx, fmt.Sprintf("$KV.hot.%d", i%1000))
 			i++
@@ -141,7 +141,7 @@ func benchOverwriteHot(b *testing.B, l *loader) {
 func benchInsert(b *testing.B, l *loader) {
 	prefix := fmt.Sprintf("$KV.other.%d.", b.N)
 	for i := 0; i < b.N; {
-		tx := l.e.Begin()
+		tx := begin(l.e)
 		for range 64 {
 			l.append(tx, prefix+strconv.Itoa(i*7919%1_000_003)+"-"+strconv.Itoa(i))
 			i++

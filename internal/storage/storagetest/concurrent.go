@@ -57,7 +57,7 @@ func body(seq uint64, text string) []byte {
 
 func (c *contest) write(commits int) {
 	for i := range commits {
-		tx := c.e.Begin()
+		tx := begin(c.e)
 		for j, side := range []string{"left", "right", "extra", "extra"} {
 			subject := fmt.Sprintf("%s.%d", side, i*7%contestPairs)
 			if j == 3 {

@@ -71,9 +71,23 @@ func newWriter(seed uint64) *writer {
 	}
 }
 
+// begin starts a change in place if the engine can do that, and one beside its state if not.
+func begin(e storage.Engine) storage.Tx {
+	if p, ok := e.(storage.InPlacer); ok {
+		return p.BeginInPlace()
+	}
+	return e.Begin()
+}
+
 // change makes one change of some operations. It reports a disagreement seen while it was open.
 func (w *writer) change(e storage.Engine) error {
-	tx := e.Begin()
+	final := w.rng.IntN(2) == 0 // It is not discarded, nor is the engine read meanwhile.
+	var tx storage.Tx
+	if final {
+		tx = begin(e)
+	} else {
+		tx = e.Begin()
+	}
 	next := w.model.clone()
 	for range w.rng.IntN(12) {
 		if err := w.operation(tx, next); err != nil {
@@ -87,13 +101,13 @@ func (w *writer) change(e storage.Engine) error {
 			return errors.New("inside a change: " + d)
 		}
 	}
-	if w.rng.IntN(10) == 0 {
+	if !final && w.rng.IntN(10) == 0 {
 		if d := difference(w.model, e, w.rng, false); d != "" {
 			tx.Discard()
 			return errors.New("before the commit: " + d)
 		}
 	}
-	if w.rng.IntN(8) == 0 {
+	if !final && w.rng.IntN(8) == 0 {
 		tx.Discard()
 		return nil
 	}

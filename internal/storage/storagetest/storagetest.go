@@ -76,6 +76,7 @@ func Conformance(t *testing.T, k Kind) {
 		{"AppendRefused", testAppendRefused},
 		{"Isolation", testIsolation},
 		{"Discard", testDiscard},
+		{"InPlace", testInPlace},
 		{"Wildcards", testWildcards},
 		{"History", testHistory},
 		{"Expiry", testExpiry},
