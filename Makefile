@@ -15,7 +15,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-damage cluster-rest cluster-state linearizable
+        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-rest cluster-state linearizable
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ cluster-part: build ## Part three servers in every way, CYCLES times.
 
 cluster-damage: build ## Damage the files of one of three servers under load, CYCLES times.
 	$(CHAOS) -run TestChaosDamage -kills $(CYCLES)
+
+cluster-blind: build ## Spoil the states that two of three servers have, and not the logs, under load, CYCLES times.
+	$(CHAOS) -run TestChaosTwoStatesLost -kills $(CYCLES)
 
 cluster-rest: build ## Take servers from three whose buckets nobody uses, CYCLES times.
 	$(CHAOS) -run TestChaosRest -kills $(CYCLES)

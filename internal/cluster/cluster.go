@@ -119,8 +119,11 @@ type Cluster struct {
 	issued  atomic.Uint64    // the last id that was issued before this server was started; 0: not known yet
 	wasLost map[string]error // replicas quarantined in an earlier life, by name of their engine
 
-	suspects map[string]bool // of those, the ones that could be mended; the reconciler's
-	mends    chan *mendFrame // answers, see mend.go
+	suspects map[string]bool  // of those, the ones that could be mended; the reconciler's
+	mends    chan *mendFrame  // answers, see mend.go
+	wasBlind map[string]error // replicas that had lost their state in an earlier life, by name; the reconciler's
+	states   chan *arrivedState
+	rebuilt  chan *rebuiltState
 
 	waiting map[meta.Key][]*readyWait // for a stream to serve a revision, or to be gone
 
@@ -147,6 +150,7 @@ func New(o Options) *Cluster {
 		opts: o, kick: make(chan struct{}, 1), formed: make(chan struct{}),
 		streams: make(map[meta.Key]*Stream), byGroup: make(map[wal.GroupID]*group), waiting: make(map[meta.Key][]*readyWait),
 		peers: newPeers(), mends: make(chan *mendFrame, mendsMax),
+		states: make(chan *arrivedState, statesMax), rebuilt: make(chan *rebuiltState),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.forward, c.founding, c.snapshots = newForwarder(c), newFounding(c), newSnapshots(c)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,8 +28,31 @@ type group struct {
 
 	since atomic.Int64 // when the local replica last heard of another leader, Unix nanoseconds
 
+	blinds blinds
+
 	// members lists who may speak for the group; stream is nil for the meta group.
 	stream *Stream
+}
+
+// blinds are the members that said a moment ago that they have no state: they cannot lead.
+type blinds struct {
+	sync.Mutex
+	at map[uint64]time.Time
+}
+
+func (b *blinds) note(member uint64) {
+	b.Lock()
+	defer b.Unlock()
+	if b.at == nil {
+		b.at = make(map[uint64]time.Time)
+	}
+	b.at[member] = time.Now()
+}
+
+func (b *blinds) has(member uint64) bool {
+	b.Lock()
+	defer b.Unlock()
+	return time.Since(b.at[member]) < blindFor
 }
 
 func newGroup(c *Cluster, id wal.GroupID, shard *replica.Shard, s *Stream) *group {

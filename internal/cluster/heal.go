@@ -171,7 +171,7 @@ func (s *Stream) rightful(r *replica.Replica, now time.Time, after time.Duration
 	}
 	st := r.Status()
 	i := slices.IndexFunc(st.Members, func(m replica.Member) bool { return m.ID == first.ID })
-	if i < 0 || st.Members[i].Learner || !ready(&st, first.ID) {
+	if i < 0 || st.Members[i].Learner || !ready(&st, first.ID) || s.blinds.has(first.ID) {
 		return 0
 	}
 	return first.ID

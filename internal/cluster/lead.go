@@ -90,7 +90,7 @@ func (g *group) successor(st *replica.Status, self uint64, preferred string) (ui
 			continue
 		}
 		i := slices.IndexFunc(st.Members, func(p replica.Member) bool { return p.ID == m.ID })
-		if i < 0 || !slices.Contains(st.Conf.GetVoters(), m.ID) || !st.Members[i].Active || st.Members[i].Snap {
+		if i < 0 || !slices.Contains(st.Conf.GetVoters(), m.ID) || !st.Members[i].Active || st.Members[i].Snap || g.blinds.has(m.ID) {
 			continue
 		}
 		if best == 0 || st.Members[i].Match > match {

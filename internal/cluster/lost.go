@@ -91,20 +91,26 @@ func (c *Cluster) loadLost() error {
 	if err != nil {
 		return fmt.Errorf("read which replicas are quarantined: %w", err)
 	}
-	c.wasLost, c.suspects = make(map[string]error), make(map[string]bool)
+	c.wasLost, c.wasBlind, c.suspects = make(map[string]error), make(map[string]error), make(map[string]bool)
 	for _, name := range names {
 		if engine, ok := strings.CutSuffix(name, suspectMarking); ok {
 			c.suspects[engine] = true
 		}
-		engine, ok := strings.CutSuffix(name, lostMarking)
-		if !ok {
-			continue
+		for marking, was := range map[string]map[string]error{lostMarking: c.wasLost, blindMarking: c.wasBlind} { // order: a name has one
+			engine, ok := strings.CutSuffix(name, marking)
+			if !ok {
+				continue
+			}
+			why, err := readFile(c.opts.FS, filepath.Join(dir, name))
+			if err != nil {
+				return fmt.Errorf("read which replicas are quarantined: %w", err)
+			}
+			kind := replica.ErrLost
+			if marking == blindMarking {
+				kind = replica.ErrStateLost
+			}
+			was[engine] = fmt.Errorf("%w: found earlier: %s", kind, strings.TrimSpace(string(why)))
 		}
-		why, err := readFile(c.opts.FS, filepath.Join(dir, name))
-		if err != nil {
-			return fmt.Errorf("read which replicas are quarantined: %w", err)
-		}
-		c.wasLost[engine] = fmt.Errorf("%w: quarantined earlier: %s", replica.ErrLost, strings.TrimSpace(string(why)))
 	}
 	return nil
 }
@@ -209,12 +215,17 @@ func engineName(g wal.GroupID, id uint64) string { return fmt.Sprintf("g%d-r%d",
 func isLoss(err error) bool {
 	var log *wal.DamageError
 	var engine *storage.CorruptError
-	return errors.Is(err, replica.ErrLost) || errors.As(err, &log) || errors.As(err, &engine)
+	return errors.Is(err, replica.ErrLost) || errors.Is(err, replica.ErrStateLost) || errors.As(err, &log) || errors.As(err, &engine)
 }
 
-// loseIf quarantines a replica if the error says that it is lost, and if there are others to have the data from.
+// loseIf quarantines a replica if the error says that it is lost, and if there are others to have the data from; or
+// makes it blind, if it is its state alone.
 func (c *Cluster) loseIf(s *Stream, id uint64, err error) {
-	if isLoss(err) && len(s.Assignment().Members()) > 1 {
+	switch {
+	case !isLoss(err) || len(s.Assignment().Members()) == 1:
+	case c.staysVoter(s, err):
+		c.goBlind(s, id, err)
+	default:
 		c.lose(s, id, err)
 	}
 }
@@ -239,7 +250,7 @@ func (c *Cluster) beginStreamLog(s *Stream, l *local, begin replica.Entry) error
 		c.log.Submit([]wal.Update{u}, func(error) {})
 		return nil
 	case empty && ok && st.First > begin.Index+1, empty && joins && ok:
-		return fmt.Errorf("%w: its storage %s is empty, and its log is not", replica.ErrLost, l.name)
+		return fmt.Errorf("%w: its storage %s is empty, and its log is not", replica.ErrStateLost, l.name)
 	}
 	err := c.beginLog(s.id, l.engine, begin, "its storage "+l.name)
 	if err != nil && !isLoss(err) {

@@ -102,69 +102,6 @@ func (c *trio) compactLogs(name, subject string) {
 	}
 }
 
-// A replica that lost what it held must never speak under its old id again: it may vote against what it has
-// acknowledged and forgotten. It comes back under a new id, with everything, and what was lost is kept aside.
-func TestLostReplicaIsReplaced(t *testing.T) {
-	for name, damage := range map[string]func(t *testing.T, fsys vfs.FS, engine string){
-		"its storage is gone": func(t *testing.T, fsys vfs.FS, engine string) {
-			if err := fsys.RemoveAll("data/streams/" + engine); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"its storage is damaged": func(t *testing.T, fsys vfs.FS, engine string) {
-			for _, path := range filesBelow(t, fsys, "data/streams/"+engine) {
-				spoil(t, fsys, path)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := newTrio(t, 3)
-			create(t, c.servers[0], bucket("b", 3, api.FileStorage))
-			for i := range 60 {
-				c.putAnywhere(i%3, "KV_b", fmt.Sprintf("$KV.b.k%d", i), strings.Repeat("v", 200))
-			}
-			c.compactLogs("KV_b", "$KV.b.x") // With all of the log it would have lost nothing.
-			before := c.settled("KV_b", 3)
-			was, _ := before.On(c.servers[1].id.server)
-			engine := engineName(c.servers[1].Stream("$G", "KV_b").id, was.ID)
-			if err := c.servers[1].Close(); err != nil {
-				t.Fatal(err)
-			}
-			damage(t, c.fs[1], engine)
-			hooks := &listener{}
-			c.more = func(o *Options) { o.Hooks = hooks }
-			c.start(1)
-			c.formed(1)
-			c.putAnywhere(0, "KV_b", "$KV.b.k0", "meanwhile")
-			// Clients of this server shall reach the stream, with a replica here or without.
-			eventually(t, "the stream is served", func() bool { _, ok := hooks.started.Load("KV_b"); return ok })
-			eventually(t, "another replica in its place", func() bool {
-				now, ok := c.servers[0].Stream("$G", "KV_b").Assignment().On(c.servers[1].id.server)
-				return ok && now.ID != was.ID
-			})
-			after := c.settled("KV_b", 3)
-			for _, r := range after.Replicas {
-				if r.ID == was.ID {
-					t.Errorf("replica %d is a member still", was.ID)
-				}
-			}
-			marker, err := readFile(c.fs[1], "data/damaged/"+engine+lostMarking)
-			if err != nil || len(marker) == 0 {
-				t.Errorf("no word of why it was quarantined: %v", err)
-			}
-			if name == "its storage is damaged" && len(filesBelow(t, c.fs[1], "data/damaged/"+engine)) == 0 {
-				t.Error("nothing was kept of what it held")
-			}
-			// And once more after a restart.
-			c.servers[1].Close()
-			c.start(1)
-			c.formed(1)
-			c.putAnywhere(1, "KV_b", "$KV.b.k1", "later")
-			c.settled("KV_b", 3)
-		})
-	}
-}
-
 // A replica that is quarantined stays so, also if this server is started again before anybody could
 // replace it, and also if its files look well by then.
 func TestQuarantineOutlastsRestart(t *testing.T) {

@@ -30,8 +30,12 @@ type mendFrame struct {
 	Member uint64       `json:"member"` // who asks; in an answer, who answers
 	Ask    *replica.Ask `json:"ask,omitempty"`
 
+	Blind bool `json:"blind,omitempty"` // who asks is not lost, but has no state
+	State bool `json:"state,omitempty"` // it wants that of who is asked; in an answer, it did
+
 	Answer  bool        `json:"answer,omitempty"`
-	Leads   bool        `json:"leads,omitempty"` // with a majority
+	Sending bool        `json:"sending,omitempty"` // the state
+	Leads   bool        `json:"leads,omitempty"`   // with a majority
 	Entries []wal.Entry `json:"entries,omitempty"`
 	Lacks   bool        `json:"lacks,omitempty"` // the first entry, for good
 	Conf    []byte      `json:"conf,omitempty"`
@@ -43,12 +47,14 @@ func suspect(err error) bool {
 	return errors.As(err, &d) && !d.Unknown
 }
 
-// askForLost asks on behalf of all replicas that are lost. The reconciler calls it now and then.
+// askForLost asks on behalf of all replicas that are lost, or have lost their state. The reconciler calls it now and then.
 func (c *Cluster) askForLost() {
 	for _, s := range c.local() {
 		if l := s.lost.Load(); l != nil && !s.gone.Load() {
 			c.beginMend(s, l)
 			c.askMembers(s, l)
+		} else if b := s.blind.Load(); b != nil && !s.gone.Load() {
+			c.tendBlind(s, b)
 		}
 	}
 }
@@ -120,11 +126,15 @@ func (c *Cluster) receiveMend(from uint64, payload []byte) error {
 
 // answerMend tells what this server has of what a lost replica of another one asks for.
 func (c *Cluster) answerMend(g *group, from uint64, f *mendFrame) {
-	answer := &mendFrame{Group: f.Group, Answer: true}
+	answer := &mendFrame{Group: f.Group, Answer: true, State: f.State}
+	if f.Blind {
+		g.blinds.note(f.Member)
+	}
 	r := g.rep.Load()
 	if r != nil {
 		st := r.Status()
 		answer.Member, answer.Leads = r.ID(), st.Leading && !st.CutOff
+		answer.Sending = f.State && c.sendState(g, r, from, f.Member)
 	} else if l := g.stream.lost.Load(); l != nil {
 		answer.Member = l.id
 	}
@@ -157,7 +167,16 @@ func (c *Cluster) answerMend(g *group, from uint64, f *mendFrame) {
 // takeMend takes an answer. The reconciler calls it.
 func (c *Cluster) takeMend(f *mendFrame) {
 	g := c.group(wal.GroupID(f.Group))
-	if g == nil || g.stream == nil || g.stream.lost.Load() == nil {
+	if g == nil || g.stream == nil {
+		return
+	}
+	if b := g.stream.blind.Load(); b != nil && f.State && g.server(f.Member) == b.from {
+		b.sign = time.Now()
+		if !f.Sending {
+			b.sign = time.Time{} // Somebody else is asked.
+		}
+	}
+	if g.stream.lost.Load() == nil {
 		return
 	}
 	s := g.stream

@@ -180,7 +180,7 @@ func (g *group) change(r *replica.Replica, voters, learners []uint64) bool {
 		if slices.Contains(conf.GetVoters(), id) {
 			continue
 		}
-		if !ready(&st, id) {
+		if !ready(&st, id) || g.blinds.has(id) {
 			return false // Never remove first: all or nothing, when all have caught up.
 		}
 		add(pb.ConfChangeAddNode, id)
@@ -218,7 +218,7 @@ func ready(st *replica.Status, id uint64) bool {
 // handOver gives the lead to a member that stays.
 func (g *group) handOver(r *replica.Replica, st *replica.Status, voters []uint64) {
 	for _, id := range voters {
-		if slices.Contains(st.Conf.GetVoters(), id) && ready(st, id) {
+		if slices.Contains(st.Conf.GetVoters(), id) && ready(st, id) && !g.blinds.has(id) {
 			g.shard.Call(func() { r.Transfer(id) })
 			return
 		}

@@ -37,6 +37,12 @@ func (c *Cluster) reconcileLoop() {
 		case answer := <-c.mends:
 			c.takeMend(answer)
 			continue
+		case x := <-c.states:
+			c.rebuild(x)
+			continue
+		case x := <-c.rebuilt:
+			c.regain(x)
+			continue
 		case <-c.kick:
 		}
 		for _, k := range c.Meta().TakeChanges() {
@@ -102,10 +108,13 @@ func (c *Cluster) matchReplica(s *Stream) error {
 			return err
 		}
 	}
+	if b := s.blind.Load(); b != nil && (!ok || b.id != want.ID) {
+		c.dropBlind(s, b)
+	}
 	if lost := s.lost.Load(); lost != nil && (!ok || lost.id != want.ID) {
 		c.putAside(s, lost)
 	}
-	if !ok || s.local.Load() != nil {
+	if !ok || s.local.Load() != nil || s.blind.Load() != nil {
 		return nil
 	}
 	if err := c.openLocal(s); err != nil {
@@ -125,6 +134,10 @@ func (c *Cluster) openLocal(s *Stream) error {
 	err := c.wasLost[l.name]
 	if st, _ := c.log.State(s.id); err == nil && c.suspects[l.name] && st.Damage == nil {
 		err = fmt.Errorf("%w: its log was found damaged, and does not look it any more", replica.ErrLost)
+	}
+	if was := c.wasBlind[l.name]; err == nil && was != nil {
+		s.blind.Store(&blindness{id: l.id, cause: was}) // What lies there is not to be used.
+		return nil
 	}
 	if err == nil {
 		err = c.openEngine(s, l)
@@ -153,7 +166,7 @@ func (c *Cluster) openEngine(s *Stream, l *local) (err error) {
 	if err != nil {
 		return c.refusedBy(l, len(a.Members()), err)
 	}
-	if l.engine, err = store.Open(l.name, storage.Options{Compress: a.Config.Compression == api.S2Compression}); err != nil {
+	if l.engine, err = store.Open(l.name, engineOptions(&a.Config)); err != nil {
 		return c.refusedBy(l, len(a.Members()), err)
 	}
 	var begin replica.Entry
@@ -167,26 +180,32 @@ func (c *Cluster) openEngine(s *Stream, l *local) (err error) {
 	return err
 }
 
-// openReplica starts the Raft member on its shard's goroutine and waits for that.
-func (c *Cluster) openReplica(s *Stream) error {
-	l, a := s.local.Load(), s.Assignment()
-	if l == nil {
-		return nil
-	}
+func engineOptions(cfg *api.StreamConfig) storage.Options {
+	return storage.Options{Compress: cfg.Compression == api.S2Compression}
+}
+
+// start opens the Raft member on its shard's goroutine and waits for that. cfg says which member, and on what machine.
+func (s *Stream) start(cfg replica.Config) error {
+	cfg.Group, cfg.Name, cfg.Log, cfg.Logger = s.id, s.key.Account+"/"+s.key.Name, s.c.log, s.c.opts.Logger
+	cfg.Incarnation, cfg.Owner, cfg.Again, cfg.Home = rand.Uint64(), s.group, s.group.again, s.group.server
 	opened := make(chan error, 1)
 	s.shard.Call(func() {
-		r, err := s.shard.Open(replica.Config{
-			Group: s.id, ID: l.id, Name: s.key.Account + "/" + s.key.Name,
-			Log: c.log, Machine: l.machine, Incarnation: rand.Uint64(), Logger: c.opts.Logger, Owner: s.group,
-			First: len(a.Genesis) > 0 && a.Genesis[0] == l.id, Again: s.group.again,
-			Home: s.group.server,
-		})
+		r, err := s.shard.Open(cfg)
 		if err == nil {
 			s.rep.Store(r)
 		}
 		opened <- err
 	})
-	err := <-opened
+	return <-opened
+}
+
+// openReplica starts the Raft member of the local machine, if there is one.
+func (c *Cluster) openReplica(s *Stream) error {
+	l, a := s.local.Load(), s.Assignment()
+	if l == nil {
+		return nil
+	}
+	err := s.start(replica.Config{ID: l.id, Machine: l.machine, First: len(a.Genesis) > 0 && a.Genesis[0] == l.id})
 	s.refuse(err)
 	if err != nil {
 		c.loseIf(s, l.id, err)
@@ -219,6 +238,9 @@ func (c *Cluster) drop(s *Stream) error {
 	c.opts.Hooks.StreamStopped(s)
 	s.held.fail(ErrUnavailable)
 	err := c.dropLocal(s)
+	if b := s.blind.Load(); b != nil {
+		c.dropBlind(s, b)
+	}
 	if lost := s.lost.Load(); lost != nil {
 		c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
 		c.putAside(s, lost)

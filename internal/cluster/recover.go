@@ -246,7 +246,7 @@ func (r *recovery) lookAt(a *meta.Stream) RecoveredStream {
 }
 
 func (r *recovery) openReplica(s *Stream, l *local) error {
-	if err := r.c.wasLost[l.name]; err != nil {
+	if err := cmp.Or(r.c.wasLost[l.name], r.c.wasBlind[l.name]); err != nil {
 		return err
 	}
 	if st, ok := r.c.log.State(s.id); !ok && st.Damage == nil || ok && st.Last == 0 && st.Damage == nil {

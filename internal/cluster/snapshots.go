@@ -87,25 +87,47 @@ func (s *snapshots) room() error {
 // send begins to send the group's state to a member, in the background. Both outcomes are reported
 // to Raft, always. It runs on the replica's owner.
 func (s *snapshots) send(g *group, r *replica.Replica, to uint64, m *pb.Message) {
-	key := memberOf{g.id, m.GetTo()}
-	report := func(ok bool) {
-		g.shard.Call(func() { r.ReportSnapshot(key.member, ok) })
+	member := m.GetTo()
+	report := func(err error) {
+		g.shard.Call(func() { r.ReportSnapshot(member, err == nil) })
 	}
-	s.mu.Lock()
-	if s.busy[key] || len(s.busy) >= snapSendersMax || to == 0 || time.Now().Before(s.failed[key].next) {
-		s.mu.Unlock()
-		report(false)
+	wanted := func() error {
+		if st := r.Status(); st.Leader != r.ID() || st.Term != m.GetTerm() {
+			return errors.New("this server does not lead any more")
+		}
+		return nil
+	}
+	if err := s.begin(g, r, to, m, wanted, report); err != nil {
+		report(err)
 		return
 	}
-	s.busy[key] = true
-	s.mu.Unlock()
 	// From here on the member finds what follows the state in the log.
-	r.KeepLog(key.member)
+	r.KeepLog(member)
+}
+
+var (
+	errStateUnderWay = errors.New("cluster: a state is on its way to that member")
+	errStateLater    = errors.New("cluster: a state cannot be sent now")
+)
+
+// begin sends the group's state to a member in the background, for as long as it is wanted, behind a message that
+// says what it is. If it has begun, done hears once how that has ended.
+func (s *snapshots) begin(g *group, r *replica.Replica, to uint64, m *pb.Message, wanted func() error, done func(error)) error {
+	key := memberOf{g.id, m.GetTo()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.busy[key]:
+		return errStateUnderWay
+	case len(s.busy) >= snapSendersMax || to == 0 || time.Now().Before(s.failed[key].next):
+		return errStateLater
+	}
+	s.busy[key] = true
 	s.c.wg.Go(func() {
 		began := time.Now()
-		sent, err := s.transmit(g, r, to, m)
+		sent, err := s.transmit(g, r, to, m, wanted)
 		s.ended(key, err)
-		report(err == nil)
+		done(err)
 		what := fmt.Sprintf("the state of %s to server %q", g.name(), s.c.PeerName(to))
 		switch {
 		case err == nil:
@@ -115,6 +137,7 @@ func (s *snapshots) send(g *group, r *replica.Replica, to uint64, m *pb.Message)
 			s.c.opts.Logger.Warn(fmt.Sprintf("sending %s: %v", what, err))
 		}
 	})
+	return nil
 }
 
 // ended keeps the book of who is being sent what.
@@ -131,15 +154,9 @@ func (s *snapshots) ended(key memberOf, err error) {
 }
 
 // transmit sends one state and waits for the receiver's word.
-func (s *snapshots) transmit(g *group, r *replica.Replica, to uint64, m *pb.Message) (transfer.Sent, error) {
+func (s *snapshots) transmit(g *group, r *replica.Replica, to uint64, m *pb.Message, wanted func() error) (transfer.Sent, error) {
 	return s.transfers.Send(transfer.State{
-		ID: rand.Uint64(), To: to, Label: label(g.id, m.GetTo()),
-		Wanted: func() error {
-			if st := r.Status(); st.Leader != r.ID() || st.Term != m.GetTerm() {
-				return errors.New("this server does not lead any more")
-			}
-			return nil
-		},
+		ID: rand.Uint64(), To: to, Label: label(g.id, m.GetTo()), Wanted: wanted,
 		Write: func(w io.Writer) ([]byte, error) {
 			at, err := r.Machine().WriteSnapshot(roomy{s, w})
 			if err != nil {
@@ -234,6 +251,10 @@ func (s *snapshots) take(a *transfer.Arrival) {
 	_, m, _, err := peer.DecodeMessage(a.Trailer)
 	if err != nil || m.GetTo() != r.ID() || !g.isHome(r, m.GetFrom(), a.From) {
 		a.Done(errors.New("its message is for another replica, or of another one"))
+		return
+	}
+	if r.Blind() {
+		s.c.takeState(g.stream, r, m.GetSnapshot().GetMetadata(), a)
 		return
 	}
 	s.mu.Lock()

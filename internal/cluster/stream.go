@@ -39,6 +39,8 @@ type Stream struct {
 	led  atomic.Int64         // when another member was last known to lead without it, Unix nanoseconds
 	mend *replica.Mend        // of its log; the reconciler's
 
+	blind atomic.Pointer[blindness] // the replica of this server that has its log and not its state
+
 	refused atomic.Pointer[refusal] // why the local replica was not opened
 }
 
@@ -118,7 +120,7 @@ func (s *Stream) Propose(command []byte, w Waiter) {
 // Without a local replica it calls done(ErrNoReplica).
 func (s *Stream) ReadIndex(done func(error)) {
 	r := s.rep.Load()
-	if r == nil {
+	if r == nil || r.Blind() {
 		done(ErrNoReplica)
 		return
 	}
@@ -172,7 +174,7 @@ func (s *Stream) serves(revision uint64) bool {
 	}
 	m := s.Machine()
 	if m == nil {
-		return s.hasNoReplica() || s.refused.Load() != nil
+		return s.hasNoReplica() || s.refused.Load() != nil || s.blind.Load() != nil
 	}
 	return s.leader() != 0 && m.ConfigRevision() >= revision
 }
@@ -189,6 +191,9 @@ func (s *Stream) healthy() error {
 	}
 	if lost := s.lost.Load(); lost != nil {
 		return fmt.Errorf("its replica here is lost, and being replaced: %w", lost.cause)
+	}
+	if b := s.blind.Load(); b != nil {
+		return fmt.Errorf("the state of its replica here is lost; it votes, keeps the log, and gets the state from another server: %w", b.cause)
 	}
 	if refused := s.refused.Load(); refused != nil {
 		return refused.err

@@ -21,6 +21,10 @@ func (r *Replica) Compact() {
 	if r.failed != nil || r.installing {
 		return // While a snapshot comes in, the machine's position is not one of this log.
 	}
+	if r.cfg.Blind {
+		r.compactBlind()
+		return
+	}
 	durable := r.cfg.Machine.Durable().Index
 	upTo := durable
 	if !soleVoter(r.conf, r.cfg.ID) || len(r.conf.GetLearners()) > 0 {
@@ -40,7 +44,7 @@ func (r *Replica) Outlive(d *wal.DamageError) bool {
 	if n := len(d.Lost); n > 0 && !d.Unknown {
 		last = d.Lost[n-1].Last
 	}
-	if r.installing || last > r.cfg.Machine.Durable().Index {
+	if r.cfg.Blind || r.installing || last > r.cfg.Machine.Durable().Index {
 		r.fail(fmt.Errorf("its log cannot be read: %w", d))
 		return false
 	}

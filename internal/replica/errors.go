@@ -20,6 +20,10 @@ var (
 	// its state begin later or end earlier than they must. Under its raft id it must never speak again.
 	ErrLost = errors.New("replica: it has lost what it held")
 
+	// ErrStateLost: the log is whole, and the state that it goes on from is not there, or is not one that it goes
+	// on from. The replica may be opened blind.
+	ErrStateLost = errors.New("replica: its state is lost")
+
 	// ErrStopped: definite for commands that had not been proposed. The replica is closed.
 	ErrStopped = errors.New("replica: stopped")
 )

@@ -59,6 +59,10 @@ func (r *Replica) addRead(done func(error)) {
 		done(ErrStopped)
 		return
 	}
+	if r.cfg.Blind {
+		done(ErrUnavailable)
+		return
+	}
 	q := &r.reads
 	if len(q.waiting) == 0 {
 		q.waiting = append(q.waiting, &readBatch{bornTick: r.ticks})

@@ -105,6 +105,11 @@ func (r *Replica) applyCommitted(out *turnOutput) {
 		m := r.applies[0]
 		r.applies[0] = nil
 		r.applies = r.applies[1:]
+		if r.cfg.Blind {
+			r.passOver(m.GetEntries())
+			r.deliver(m.GetResponses(), out)
+			continue
+		}
 		for _, e := range m.GetEntries() {
 			if err := r.apply(e); err != nil {
 				r.fail(err)
@@ -211,6 +216,9 @@ func (r *Replica) publish() (leaderChanged bool) {
 	if old.Leader == b.Lead && old.Term == b.GetTerm() && old.Committed == b.GetCommit() && old.Applied == r.applied && old.Leading == leading && old.Conf == r.conf && old.CutOff == cutOff && old.Resting == r.rest.asleep && len(members) == 0 && len(old.Members) == 0 {
 		return false
 	}
-	r.status.Store(&Status{Leader: b.Lead, Term: b.GetTerm(), Committed: b.GetCommit(), Applied: r.applied, Leading: leading, Conf: r.conf, Members: members, CutOff: cutOff, Resting: r.rest.asleep})
+	r.status.Store(&Status{
+		Leader: b.Lead, Term: b.GetTerm(), Committed: b.GetCommit(), Applied: r.applied, Leading: leading, Conf: r.conf,
+		Members: members, CutOff: cutOff, Resting: r.rest.asleep, Blind: r.cfg.Blind,
+	})
 	return old.Leading != leading || old.Leader != b.Lead
 }

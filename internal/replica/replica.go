@@ -62,6 +62,9 @@ type Config struct {
 	// uses it, and relies on Shard.Beat; without it never. It is called on the owner's goroutine.
 	Home func(member uint64) uint64
 
+	// Blind opens a member that has its log and not its state, see blind.go. Machine is nil then.
+	Blind bool
+
 	// Owner is whatever the opener wants to find again through Replica.Owner.
 	Owner any
 }
@@ -77,6 +80,7 @@ type Status struct {
 	Members   []Member // what a leader knows of the members, itself included
 	CutOff    bool     // nothing was heard for a while of a majority, if it leads, or of the leader
 	Resting   bool     // nobody uses the group, and this member waits for somebody to
+	Blind     bool     // it has its log and not its state, see Config.Blind
 	Stopped   error    // why the replica stopped, or nil
 }
 
@@ -123,6 +127,7 @@ type Replica struct {
 	applies     []*pb.Message     // MsgStorageApply of this turn
 	installing  bool              // a snapshot is on its way into the machine
 	behind      []*pb.Message     // MsgStorageAppend that wait for it
+	passed      uint64            // of a blind member: the last committed entry that it did not execute
 	kept        map[uint64]uint64 // by member that is being sent a snapshot: the log is needed from behind this index on
 	commands    [][]byte          // scratch
 	membersDue  bool              // the list of members in status is a tick old
@@ -146,7 +151,6 @@ func (s *Shard) open(cfg Config) (_ *Replica, err error) {
 			panic(p)
 		}
 	}()
-	at := cfg.Machine.Applied()
 	st, ok := cfg.Log.State(cfg.Group)
 	if !ok {
 		return nil, fmt.Errorf("replica %s: group %d has no log", cfg.Name, cfg.Group)
@@ -154,11 +158,12 @@ func (s *Shard) open(cfg Config) (_ *Replica, err error) {
 	if st.Damage != nil {
 		return nil, fmt.Errorf("replica %s: %w", cfg.Name, st.Damage)
 	}
+	at := startOf(&cfg, &st)
 	if at.Index+1 < st.First {
-		return nil, fmt.Errorf("replica %s: %w: the state ends at log entry %d and the log begins at %d: entries between are missing", cfg.Name, ErrLost, at.Index, st.First)
+		return nil, fmt.Errorf("replica %s: %w: the state ends at log entry %d and the log begins at %d: entries between are missing", cfg.Name, ErrStateLost, at.Index, st.First)
 	}
 	conf, err := DecodeConf(at.Conf)
-	if err != nil || len(at.Conf) == 0 && at.Index > 0 {
+	if err != nil || len(at.Conf) == 0 && at.Index > 0 && !cfg.Blind {
 		return nil, fmt.Errorf("replica %s: no membership at log entry %d: %v", cfg.Name, at.Index, err)
 	}
 	if !follows(cfg.Log, cfg.Group, at, &st) {
@@ -188,7 +193,10 @@ func (s *Shard) open(cfg Config) (_ *Replica, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("replica %s: %w", cfg.Name, err)
 	}
-	r.status.Store(&Status{Term: hard.Term, Committed: hard.Commit, Applied: at.Index, Conf: conf})
+	r.status.Store(&Status{Term: hard.Term, Committed: hard.Commit, Applied: at.Index, Conf: conf, Blind: cfg.Blind})
+	if cfg.Blind {
+		return r, nil
+	}
 	if soleVoter(conf, cfg.ID) {
 		// Nobody else can win: do not wait for a timeout.
 		if err := r.raft.Campaign(); err != nil {
@@ -221,7 +229,7 @@ func (r *Replica) ID() uint64 { return r.cfg.ID }
 // Owner is the value given in the Config.
 func (r *Replica) Owner() any { return r.cfg.Owner }
 
-// Machine is the machine this replica applies to; what may be called on it by whom is the
+// Machine is the machine this replica applies to, nil if it is blind; what may be called on it by whom is the
 // machine's to say.
 func (r *Replica) Machine() Machine { return r.cfg.Machine }
 
@@ -246,6 +254,9 @@ func (r *Replica) step(m *pb.Message) {
 		return
 	}
 	defer r.rescue()
+	if r.cfg.Blind && !forBlind(m) {
+		return
+	}
 	if err := r.amnesia(m); err != nil {
 		r.fail(err)
 		return

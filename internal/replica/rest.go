@@ -310,7 +310,7 @@ func (r *Replica) mayFollowToRest(m *pb.Message) bool {
 func (r *Replica) nothingToDo() (last uint64, ok bool) {
 	q := &r.reads
 	switch {
-	case r.cfg.Home == nil, r.failed != nil, r.installing, r.held, r.rushAt != 0, r.appends > 0, len(r.applies) > 0, len(r.inflight) > 0,
+	case r.cfg.Home == nil, r.cfg.Blind, r.failed != nil, r.installing, r.held, r.rushAt != 0, r.appends > 0, len(r.applies) > 0, len(r.inflight) > 0,
 		q.asked != nil, len(q.waiting) > 0, len(q.known) > 0:
 		return 0, false
 	}

@@ -50,7 +50,7 @@ func (r *Replica) KeepLog(member uint64) {
 	if r.kept == nil {
 		r.kept = make(map[uint64]uint64)
 	}
-	r.kept[member] = r.applied
+	r.kept[member] = max(r.applied, r.passed)
 }
 
 // Installing tells whether a snapshot is on its way into the machine. Owner only.

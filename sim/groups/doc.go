@@ -5,6 +5,7 @@
 //	go test ./sim/groups -run TestSimSeeds -seed 42            # one run
 //	go test ./sim/groups -run TestSimSeeds -seeds 1000         # that many, from the first one on
 //	go test ./sim/groups -run TestSimSuspects -seeds 1000      # the same with disks that are damaged
+//	go test ./sim/groups -run TestSimLostStates -seeds 1000    # the same with states that are lost, and not their logs
 //
 // A run that fails prints its seed; seeds.txt keeps those that ever failed, and they run first.
 package groups

@@ -139,8 +139,10 @@ func simulate(t reporter, seed uint64, plant string) *world {
 func (w *world) simulate() {
 	for range *steps {
 		w.now++
+		before := len(w.acked)
 		w.event()
 		w.turn()
+		w.checkBlind(before)
 	}
 	w.heal()
 	if w.mayRest() {
@@ -153,6 +155,7 @@ func (w *world) simulate() {
 func (w *world) event() {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	w.mendEvent()
+	w.blindEvent()
 	switch p := w.rng.IntN(1000); {
 	case p < 420 && len(w.net) > 0:
 		w.deliver(w.rng.IntN(len(w.net)), w.rng.IntN(20) == 0)
@@ -186,6 +189,7 @@ func (w *world) event() {
 		n.crash(simfs.Outcome(w.rng.IntN(4)))
 		w.miss(n)
 		w.damage(n)
+		w.loseState(n)
 	case n.mend == nil:
 		n.restart()
 	default:
@@ -262,7 +266,7 @@ func (w *world) read(n *node) {
 // compact makes the state durable and gives up the beginning of the log, so far that others need
 // snapshots at times.
 func (w *world) compact(n *node) {
-	if !n.up {
+	if !n.up || n.blind {
 		return
 	}
 	at := n.m.at
@@ -293,6 +297,7 @@ func (w *world) heal() {
 			if n.up {
 				n.tick()
 				n.sync()
+				w.regainAtLast(n)
 			} else {
 				w.mendAtLast(n, round)
 			}

@@ -75,6 +75,7 @@ type node struct {
 
 	whole *simfs.FS     // the disk before it was damaged; see mend_test.go
 	mend  *replica.Mend // of a suspect, which is not up
+	blind bool          // it has its log and not its state; see blind_test.go
 
 	installs map[string]*ledger // states that came with snapshots, by token
 }
@@ -99,14 +100,15 @@ type world struct {
 	now   int64
 	trace uint64
 
-	history map[uint64]uint64 // digest of the state at each index, as whoever came first had it
-	next    int               // number of the next command
-	acked   []string
-	refused map[string]bool // definite: never to be seen
-	reads   int
-	snaps   int
-	rests   int // replicas that were seen at rest
-	mending mending
+	history  map[uint64]uint64 // digest of the state at each index, as whoever came first had it
+	next     int               // number of the next command
+	acked    []string
+	refused  map[string]bool // definite: never to be seen
+	reads    int
+	snaps    int
+	rests    int // replicas that were seen at rest
+	mending  mending
+	blinding blinding
 
 	elections []int // how many ticks they took that resting groups had to wake for
 }
@@ -155,6 +157,8 @@ func (w *world) failf(format string, args ...any) {
 	test := "TestSimSeeds"
 	if w.mending.on {
 		test = "TestSimSuspects"
+	} else if w.blinding.on {
+		test = "TestSimLostStates"
 	}
 	w.t.Fatalf("seed %d, at %d: %s\nrepeat with: go test ./sim/groups -run %s -seed %d", w.seed, w.now, fmt.Sprintf(format, args...), test, w.seed)
 }
@@ -202,6 +206,9 @@ func (n *node) open() {
 	cfg := replica.Config{
 		Group: group, ID: n.id, Name: fmt.Sprint("n", n.id), Log: n.log, Machine: n.m, Incarnation: n.id<<32 | n.lives,
 		Logger: slog.New(slog.DiscardHandler),
+	}
+	if n.blind {
+		cfg.Machine, cfg.Blind = nil, true
 	}
 	if n.w.mayRest() {
 		cfg.Home = func(member uint64) uint64 { return member }
@@ -254,6 +261,7 @@ func (n *node) crash(o simfs.Outcome) {
 func (n *node) restart() {
 	n.w.note("restart", n.id)
 	n.openLog()
+	n.forgetLog()
 	if n.whole == nil || !n.suspect() {
 		n.open()
 	}
@@ -273,7 +281,7 @@ func (n *node) Send(messages []replica.Outgoing) {
 		p := packet{to: o.Message.GetTo(), m: o.Message, from: n}
 		if o.Message.GetType() == pb.MsgSnap {
 			// The state as it is now, with its true position: as the server sends it.
-			p.state = &ledger{at: n.m.at, commands: n.m.commands[:len(n.m.commands):len(n.m.commands)]}
+			p.state = n.state()
 			conf, err := replica.DecodeConf(n.m.at.Conf)
 			if err != nil {
 				n.w.failf("node %d: %v", n.id, err)
@@ -308,11 +316,15 @@ func (w *world) deliver(i int, repeat bool) {
 	w.note("deliver", p.m.GetType(), p.from.id, p.to, p.m.GetTerm(), p.m.GetIndex(), lost)
 	if p.state != nil {
 		ok := !lost && w.rng.IntN(5) > 0
+		blind := n.blind
+		if ok && blind {
+			ok = n.regain(p.state) // Not by way of Raft.
+		}
 		from, life, member := p.from, p.from.lives, p.to
 		if from.up && from.lives == life {
 			from.shard.Call(func() { from.rep.ReportSnapshot(member, ok) })
 		}
-		if !ok {
+		if !ok || blind {
 			return
 		}
 		token := fmt.Sprint(w.now, "-", len(n.installs))

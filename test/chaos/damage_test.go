@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -250,4 +251,61 @@ func (f *fleet) lacking(s *process.Server, name string, missing map[string]strin
 		}
 	}
 	return nil
+}
+
+// TestChaosTwoStatesLost kills all three servers under load, spoils what two of them hold of the bucket beside its log,
+// and starts them again, as often as it is told. The bucket goes on with the third one's state and the logs of all; the
+// others get the state from it, and nothing that was acknowledged is missing.
+func TestChaosTwoStatesLost(t *testing.T) {
+	f := newFleet(t, false)
+	f.writers()
+	f.untilCheckpoint()
+	var slowest time.Duration
+	for round := range *kills {
+		f.calm()
+		for _, s := range f.servers {
+			s.Kill()
+		}
+		sighted := round % len(f.servers)
+		for _, i := range f.others(sighted) {
+			f.spoilState(filepath.Join(f.servers[i].Dir, "data"))
+		}
+		began := time.Now()
+		for _, s := range f.servers {
+			f.must(s.Launch()) // All at once: none is ready alone.
+		}
+		serves := f.resumed(time.Now(), resumeMax, f.all()...)
+		for i := range f.servers {
+			f.untilWhole(i, began)
+		}
+		slowest = max(slowest, time.Since(began))
+		t.Logf("round %d: the states of n%v spoiled: writes at all servers after %s, whole after %s", round+1, f.others(sighted), serves.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		if t.Failed() {
+			break
+		}
+	}
+	rebuilt := 0
+	for _, s := range f.servers {
+		rebuilt += strings.Count(s.LogTail(1<<20), "has a state again")
+	}
+	t.Logf("%d states rebuilt from another server; slowest %s", rebuilt, slowest.Round(time.Millisecond))
+	if rebuilt == 0 {
+		t.Error("no state was rebuilt: the test shows nothing")
+	}
+	f.judge()
+}
+
+// untilCheckpoint waits until the bucket's replicas have given up the beginning of their logs, so that a log alone is
+// not enough to make a state again.
+func (f *fleet) untilCheckpoint() { time.Sleep(25 * time.Second) }
+
+// spoilState changes a byte in the middle of each file that a server has of the states of its streams.
+func (f *fleet) spoilState(data string) {
+	f.t.Helper()
+	for _, path := range f.files(filepath.Join(data, "streams")) {
+		b, err := os.ReadFile(path)
+		f.must(err)
+		b[len(b)/2] ^= 0x10
+		f.must(os.WriteFile(path, b, 0o600))
+	}
 }
