@@ -17,6 +17,9 @@ type Spec struct {
 	Start   Start
 	// Delivered is where a consumer goes on that needs no acknowledgements; zero: it begins.
 	Delivered Mark
+	// First, if not nil, is what the stream holds now. The consumer delivers from it what there is to be
+	// delivered so far, and releases it: see first.
+	First storage.Frozen
 }
 
 // Consumer is the machine of one consumer, on the server that delivers for it. It has no lock: its
@@ -31,6 +34,7 @@ type Consumer struct {
 	created int64
 	start   Start
 
+	first  *first // nil: everything that it held was delivered
 	cursor Cursor
 	acks   *Acks
 	pulls  pulls
@@ -74,6 +78,9 @@ func New(r storage.Reader, spec Spec, acks *Acks, now int64) *Consumer {
 	}
 	at := max(spec.Start.Seq, c.acks.Delivered().Stream+1)
 	c.cursor = newCursor(r, Filters(&c.cfg), at, spec.Start.Snap)
+	if spec.First != nil {
+		c.hold(spec.First, now)
+	}
 	c.flow = newFlow()
 	c.pulls.max = c.cfg.MaxWaiting
 	if c.cfg.ReplayPolicy == api.ReplayOriginal {
@@ -112,7 +119,7 @@ func (c *Consumer) Created() int64          { return c.created }
 func (c *Consumer) Filters() []string       { return c.cursor.filters }
 func (c *Consumer) IsPull() bool            { return c.cfg.DeliverSubject == "" }
 func (c *Consumer) IsDurable() bool         { return c.cfg.Durable != "" }
-func (c *Consumer) Pending() uint64         { return c.cursor.Pending() }
+func (c *Consumer) Pending() uint64         { return c.pending() }
 func (c *Consumer) Sent() uint64            { return c.relayed }
 
 // Stored tells of a new message of the stream whose subject matches a filter, and returns whether
@@ -144,19 +151,25 @@ func (c *Consumer) wanted() bool { return c.bound || c.pulls.len() > 0 }
 // Once the stream could not be read the consumer says nothing any more: that nothing is there, or how
 // much is left, may be wrong.
 func (c *Consumer) Run(t *Turn) (more bool) {
-	if t.Err = t.Reader.Err(); t.Err != nil {
+	if t.Err = c.readable(t); t.Err != nil {
 		return false
 	}
 	more = c.run(t)
-	if err := t.Reader.Err(); err != nil {
+	if err := c.readable(t); err != nil {
 		t.silence(err)
 		return false
+	}
+	if c.first != nil && c.first.cursor.Pending() == 0 {
+		c.Release()
 	}
 	return more
 }
 
 func (c *Consumer) run(t *Turn) (more bool) {
 	c.peeked = false
+	if c.first != nil && t.Now >= c.first.expiry {
+		c.thaw(t.Reader)
+	}
 	c.resume(t.Now)
 	if c.IsPull() {
 		had := c.pulls.len() > 0
@@ -206,7 +219,7 @@ func (c *Consumer) again(t *Turn) bool {
 		if !ok {
 			return false
 		}
-		msg, err := t.load(seq)
+		msg, err := t.load(t.Reader, seq)
 		switch {
 		case err == nil:
 			c.next = delivery{msg: msg, again: true}
@@ -222,12 +235,11 @@ func (c *Consumer) again(t *Turn) bool {
 
 // fresh finds the next message of the stream.
 func (c *Consumer) fresh(t *Turn) bool {
-	for c.cursor.Pending() > 0 {
-		m := t.loaded(c.cursor.Position())
-		if m == nil {
-			t.readAhead(&c.cursor)
-			m = t.loaded(c.cursor.Position())
-		}
+	if c.first != nil && c.firstOf(t) {
+		return true
+	}
+	for t.Err == nil && c.cursor.Pending() > 0 {
+		m := t.next(t.Reader, &c.cursor)
 		if m == nil {
 			return c.freshOne(t)
 		}
@@ -246,7 +258,7 @@ func (c *Consumer) freshOne(t *Turn) bool {
 		t.Err = t.Reader.Err()
 		return false
 	}
-	msg, err := t.load(seq)
+	msg, err := t.load(t.Reader, seq)
 	if err != nil {
 		t.Err = err
 		return false
@@ -272,7 +284,7 @@ func (c *Consumer) onPace(now int64) bool {
 func (c *Consumer) send(d *delivery, to, queue, pin string, t *Turn) int {
 	m := &d.msg
 	if !d.again {
-		c.cursor.Advance(m.Seq)
+		c.advance(m.Seq)
 		c.prevTime = m.Time
 	}
 	seq, count := c.acks.Deliver(m.Seq, t.Now)
@@ -323,9 +335,12 @@ func (c *Consumer) Deadline() int64 {
 		d = earlier(d, c.cfg.PauseUntil.UnixNano())
 	} else if c.wanted() && !c.flow.stalled() {
 		d = earlier(d, c.acks.NextDue())
-		if c.cursor.Pending() > 0 {
+		if c.pending() > 0 {
 			d = earlier(d, c.notBefore)
 		}
+	}
+	if c.first != nil {
+		d = earlier(d, c.first.expiry)
 	}
 	if c.IsPull() {
 		return earlier(earlier(d, c.pulls.deadline()), c.pins.deadline)
@@ -387,6 +402,7 @@ func (c *Consumer) Pause(until *time.Time) { c.cfg.PauseUntil = until }
 func (c *Consumer) Update(r storage.Reader, cfg api.ConsumerConfig) {
 	c.cfg = cfg
 	c.acks.setRule(ruleOf(&cfg))
+	c.thaw(r)
 	c.cursor.setFilters(r, Filters(&cfg))
 	c.bound = false // The deliver subject may be another one; the next turn looks.
 	c.pulls.max = cfg.MaxWaiting
@@ -417,6 +433,7 @@ func (c *Consumer) ResetPoint(r storage.Reader, seq uint64) (uint64, *api.Error)
 // Reset starts over at a stream sequence.
 func (c *Consumer) Reset(r storage.Reader, seq uint64) {
 	c.acks.Reset(seq)
+	c.Release()
 	c.cursor = newCursor(r, c.cursor.filters, seq, c.start.Snap)
 	c.flow = newFlow()
 }
@@ -431,7 +448,7 @@ func (c *Consumer) Info(now int64) *api.ConsumerInfo {
 		NumAckPending:  c.acks.Outstanding(),
 		NumRedelivered: c.acks.Redelivered(),
 		NumWaiting:     c.pulls.len(),
-		NumPending:     c.cursor.Pending(),
+		NumPending:     c.pending(),
 		PushBound:      c.bound,
 		TimeStamp:      time.Unix(0, now).UTC(),
 		PriorityGroups: c.groupStates(),

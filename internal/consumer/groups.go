@@ -111,7 +111,7 @@ func (c *Consumer) overflows(w *waiting) bool {
 	if w.MinPending <= 0 && w.MinAckPending <= 0 {
 		return true
 	}
-	return w.MinPending > 0 && int64(c.cursor.Pending()) >= w.MinPending ||
+	return w.MinPending > 0 && int64(c.pending()) >= w.MinPending ||
 		w.MinAckPending > 0 && int64(c.acks.Outstanding()) >= w.MinAckPending
 }
 

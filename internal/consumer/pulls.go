@@ -138,7 +138,7 @@ func (c *Consumer) Ask(p Pull, t *Turn) {
 // worthWaiting tells whether a request that does not want to wait has something to hope for, and
 // answers it if not.
 func (c *Consumer) worthWaiting(w *waiting, t *Turn) bool {
-	available := int(min(c.cursor.Pending(), 1<<30))
+	available := int(min(c.pending(), 1<<30))
 	if c.acks.NextDue() != 0 && c.acks.NextDue() <= t.Now {
 		available++
 	}

@@ -80,11 +80,11 @@ func (t *Turn) Reset(now int64) {
 	t.Now, t.Err, t.msgs, t.bytes = now, nil, 0, 0
 }
 
-func (t *Turn) load(seq uint64) (storage.Message, error) {
+func (t *Turn) load(r storage.Reader, seq uint64) (storage.Message, error) {
 	if t.Load == nil {
-		return t.Reader.Load(seq)
+		return r.Load(seq)
 	}
-	return t.Load(t.Reader, seq)
+	return t.Load(r, seq)
 }
 
 // loaded returns the first of the messages read ahead that is at or above a position.
@@ -97,14 +97,24 @@ func (t *Turn) loaded(from uint64) *storage.Message {
 	return nil
 }
 
-// readAhead loads the next messages for a cursor, if several are to be delivered. They are good as
+// next returns the next message for a cursor on r if it was, or now is, loaded together with others.
+func (t *Turn) next(r storage.Reader, c *Cursor) *storage.Message {
+	m := t.loaded(c.Position())
+	if m == nil {
+		t.readAhead(r, c)
+		m = t.loaded(c.Position())
+	}
+	return m
+}
+
+// readAhead loads the next messages for a cursor on r, if several are to be delivered. They are good as
 // long as the stream does not change: for this turn.
-func (t *Turn) readAhead(c *Cursor) {
+func (t *Turn) readAhead(r storage.Reader, c *Cursor) {
 	t.ahead, t.behind = t.ahead[:0], 0
 	want := int(min(c.Pending(), aheadMsgs, uint64(t.MsgsMax-t.msgs)))
-	if plan := c.Planned(t.Reader, want); len(plan) > 0 {
-		t.readPlanned(plan)
-	} else if s, ok := t.Reader.(storage.Scanner); ok && c.Dense(t.Reader) {
+	if plan := c.Planned(r, want); len(plan) > 0 {
+		t.readPlanned(r, plan)
+	} else if s, ok := r.(storage.Scanner); ok && c.Dense(r) {
 		bytes := 0
 		// Should this fail, the load of a single message will tell.
 		_ = s.Scan(c.filters, c.next, want, func(m *storage.Message) bool {
@@ -116,10 +126,10 @@ func (t *Turn) readAhead(c *Cursor) {
 }
 
 // readPlanned loads those of the sequences that are in the stream.
-func (t *Turn) readPlanned(plan []uint64) {
+func (t *Turn) readPlanned(r storage.Reader, plan []uint64) {
 	bytes := 0
 	for _, seq := range plan {
-		m, err := t.load(seq)
+		m, err := t.load(r, seq)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
 		}
@@ -173,7 +183,7 @@ func (t *Turn) heartbeat(to, queue string, c *Consumer, stalled string) {
 	h := append(make([]byte, 0, 160), "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: "...)
 	h = strconv.AppendUint(h, c.acks.Delivered().Consumer, 10)
 	h = append(h, "\r\nNats-Last-Stream: "...)
-	h = strconv.AppendUint(h, max(c.cursor.Position()-1, c.acks.Delivered().Stream), 10)
+	h = strconv.AppendUint(h, max(c.position()-1, c.acks.Delivered().Stream), 10)
 	if stalled != "" {
 		h = append(h, "\r\nNats-Consumer-Stalled: "...)
 		h = append(h, stalled...)
@@ -193,7 +203,7 @@ func (c *Consumer) ackSubject(m *storage.Message, consumerSeq uint64, count int)
 	b = append(b, '.')
 	b = strconv.AppendInt(b, m.Time, 10)
 	b = append(b, '.')
-	b = strconv.AppendUint(b, c.cursor.Pending(), 10)
+	b = strconv.AppendUint(b, c.pending(), 10)
 	c.scratch = b
 	return string(b)
 }

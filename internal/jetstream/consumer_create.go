@@ -184,7 +184,11 @@ func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRe
 		return nil, api.ErrMaximumConsumers
 	}
 	f, info := s.beginLocal(source, now, func(r storage.Reader) consumer.Spec {
-		return consumer.Spec{Config: cfg, Start: consumer.StartOf(r, &cfg)}
+		spec := consumer.Spec{Config: cfg, Start: consumer.StartOf(r, &cfg)}
+		if consumer.HoldsFirst(&cfg) {
+			spec.First = source.Freeze()
+		}
+		return spec
 	}, &cfg)
 	if f == nil {
 		if s.get(cfg.Name) == nil {

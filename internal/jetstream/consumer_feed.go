@@ -347,6 +347,7 @@ func (f *feed) end(out *broker.Batch, status string) {
 	if status != "" {
 		f.machine.EndPulls(&t, status)
 	}
+	f.machine.Release()
 	subs, unwatch, flow := f.subs, f.unwatch, f.flowSub
 	f.subs, f.unwatch, f.flowSub = nil, nil, nil
 	f.mu.Unlock()

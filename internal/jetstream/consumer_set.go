@@ -363,11 +363,13 @@ func (s *consumerSet) begin(f *feed, cfg *api.ConsumerConfig, create func(storag
 		return false
 	}
 	if err := f.source.Observe(f, consumer.Filters(cfg), func(r storage.Reader) { f.machine = create(r) }); err != nil {
+		f.machine.Release()
 		s.svc.log.Error(fmt.Sprintf("start consumer %s > %s: %v", s.st.Name(), f.name, err))
 		return false
 	}
 	if !s.enter(f) {
 		f.source.Unobserve(f)
+		f.machine.Release()
 		return false
 	}
 	f.subscribe()

@@ -147,7 +147,7 @@ func (w *answer) multiLast(m *stream.Stream, req *api.MsgGetRequest) {
 		}
 		upTo--
 	}
-	seqs, bound, err := m.MultiLast(req.MultiLast, upTo, multiLastMax)
+	held, seqs, bound, err := m.MultiLast(req.MultiLast, upTo, multiLastMax)
 	if errors.Is(err, stream.ErrTooMany) {
 		w.status(statusTooMany)
 		return
@@ -156,6 +156,7 @@ func (w *answer) multiLast(m *stream.Stream, req *api.MsgGetRequest) {
 		w.broken(err)
 		return
 	}
+	defer held.Release()
 	for len(seqs) > 0 && seqs[0] < req.Seq {
 		seqs = seqs[1:]
 	}
@@ -165,14 +166,16 @@ func (w *answer) multiLast(m *stream.Stream, req *api.MsgGetRequest) {
 	}
 	s := w.newSequence(req, uint64(len(seqs)))
 	for _, seq := range seqs {
-		msg, ok, err := m.Get(seq)
-		if err != nil {
-			w.broken(err)
-			return
-		}
-		if !ok { // Removed since.
-			s.pending--
-			continue
+		msg, err := held.Load(seq)
+		if err != nil { // Damaged or erased: the stream can tell.
+			var ok bool
+			if msg, ok, err = m.Get(seq); err != nil {
+				w.broken(err)
+				return
+			} else if !ok {
+				s.pending--
+				continue
+			}
 		}
 		if !s.send(&msg) {
 			break

@@ -18,10 +18,11 @@ type Digest struct {
 }
 
 // Frozen is the state of an engine at one moment. It stays what it was, whatever is done with the engine,
-// also after its end, but for messages that are erased: then Walk fails. It holds on to memory and files, so
-// who has one releases it, once.
+// also after its end, but for messages that are erased: then Walk, Scan and Load fail, which says nothing of
+// the engine. It holds on to memory and files, so who has one releases it, once.
 type Frozen interface {
-	Applied() Applied
+	Reader
+	Scanner
 	// Walk calls message for all messages in order of sequence, then aux for all auxiliary records in order
 	// of key, until one returns an error, which it returns. What they are given is theirs until they return.
 	Walk(message func(*Message) error, aux func(key string, value []byte) error) error

@@ -70,6 +70,10 @@ func (s *Stream) View(fn func(r storage.Reader)) error {
 	return s.engine.Err()
 }
 
+// Freeze holds on to the stream as it is now, or, called by what Observe or View runs, as that sees it. The
+// caller releases it.
+func (s *Stream) Freeze() storage.Frozen { return s.engine.Freeze() }
+
 func (s *observers) add(o Observer, filters []string) {
 	if s.all == nil {
 		s.all = make(map[Observer][]string)

@@ -98,9 +98,11 @@ func filterList(filter string) []string {
 var ErrTooMany = errors.New("stream: too many subjects match")
 
 // MultiLast lists, in ascending order, the newest sequence at or below upTo (0: no bound) of every
-// subject that matches a filter, and returns the bound that was used.
-func (s *Stream) MultiLast(filters []string, upTo uint64, limit int) (seqs []uint64, bound uint64, err error) {
+// subject that matches a filter, and returns the bound that was used. The messages are in held, whatever
+// happens to them in the stream; unless there is an error the caller releases it.
+func (s *Stream) MultiLast(filters []string, upTo uint64, limit int) (held storage.Frozen, seqs []uint64, bound uint64, err error) {
 	failed := s.View(func(r storage.Reader) {
+		held = s.Freeze()
 		bound = r.State().LastSeq
 		if upTo != 0 && upTo < bound {
 			bound = upTo
@@ -121,11 +123,12 @@ func (s *Stream) MultiLast(filters []string, upTo uint64, limit int) (seqs []uin
 			return true
 		})
 	})
-	if failed != nil {
-		return nil, 0, failed
+	if err = errors.Join(failed, held.Err(), err); err != nil {
+		held.Release()
+		return nil, nil, 0, err
 	}
 	slices.Sort(seqs)
-	return seqs, bound, err
+	return held, seqs, bound, nil
 }
 
 // State summarises the stream for a reply; Consumers is for the caller to fill in.

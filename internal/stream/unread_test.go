@@ -171,7 +171,10 @@ func TestReadErrorIsNoAnswer(t *testing.T) {
 			return fmt.Sprint(seq), err
 		})
 		b.try("last of each", count, func(s *Stream) (string, error) {
-			seqs, bound, err := s.MultiLast([]string{"a.1*", "a.*"}, 250, 1000)
+			held, seqs, bound, err := s.MultiLast([]string{"a.1*", "a.*"}, 250, 1000)
+			if err == nil {
+				held.Release()
+			}
 			return fmt.Sprint(seqs, bound), err
 		})
 		b.try("description", count, func(s *Stream) (string, error) {

@@ -34,6 +34,11 @@ func (f *frozen) keep() bool {
 	return true
 }
 
+// Scan implements storage.Frozen.
+func (f *frozen) Scan(filters []string, from uint64, want int, fn func(m *storage.Message) bool) error {
+	return f.scan(filters, from, want, fn)
+}
+
 // Walk implements storage.Frozen. A record that does not read may have been erased since: what it says of
 // that is not an error of the engine.
 func (f *frozen) Walk(message func(*storage.Message) error, aux func(string, []byte) error) (err error) {

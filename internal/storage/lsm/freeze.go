@@ -2,33 +2,45 @@ package lsm
 
 import "github.com/cleatkv/cleat/internal/storage"
 
-// frozen is a read that goes on for as long as it is wanted: its iterators keep the tables.
+// frozen is an engine that nobody changes: all its reads see one snapshot of the database, under the number
+// that the engine had then.
 type frozen struct {
-	e  *Engine
-	g  *generation
-	v  *view
-	st *state
+	Engine
+	g *generation
 }
 
 // Freeze implements storage.Engine.
 func (e *Engine) Freeze() storage.Frozen {
 	g, v := e.read()
-	return &frozen{e: e, g: g, v: v, st: v.state()}
+	snapshot := e.db.NewSnapshot()
+	v.r = snapshot
+	f := &frozen{g: &generation{keyed: g.keyed, st: v.state(), users: g.users}}
+	f.db, f.name, f.snapshot = e.db, e.name, snapshot
+	f.current.Store(f.g)
+	if err := v.close(); err != nil {
+		f.err.Store(&err)
+	}
+	return f
 }
 
 // Walk implements storage.Frozen.
 func (f *frozen) Walk(message func(*storage.Message) error, aux func(string, []byte) error) error {
-	if f.v.err != nil {
-		return f.v.err
+	if err := f.Err(); err != nil {
+		return err
 	}
-	return f.v.walk(message, aux)
+	g, v := f.read()
+	err := v.walk(message, aux)
+	if broken := f.end(g, v); err == nil {
+		err = broken
+	}
+	return err
 }
 
-// Applied implements storage.Frozen.
-func (f *frozen) Applied() storage.Applied { return f.st.applied }
-
 // Last implements storage.Frozen.
-func (f *frozen) Last() (uint64, int64) { return f.st.LastSeq, f.st.LastTime }
+func (f *frozen) Last() (uint64, int64) { return f.g.st.LastSeq, f.g.st.LastTime }
 
 // Release implements storage.Frozen.
-func (f *frozen) Release() { _ = f.e.end(f.g, f.v) } // Engine.Err has the error.
+func (f *frozen) Release() {
+	_ = f.snapshot.Close() // It never fails.
+	f.g.users.release()
+}

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/cleatkv/cleat/internal/storage"
 	"github.com/cleatkv/cleat/internal/storage/search"
 )
@@ -29,6 +31,8 @@ type Engine struct {
 	db      *database
 	name    string
 	onClose func()
+
+	snapshot *pebble.Snapshot // what all reads see, if not the newest state: see frozen
 
 	current atomic.Pointer[generation]
 	dirty   atomic.Int64
@@ -94,7 +98,11 @@ func (e *Engine) read() (*generation, *view) {
 	for {
 		g := e.current.Load()
 		if g.users.retain() {
-			return g, &view{keyed: g.keyed, db: e.db, r: e.db.DB}
+			v := &view{keyed: g.keyed, db: e.db, r: e.db.DB}
+			if e.snapshot != nil {
+				v.r = e.snapshot
+			}
+			return g, v
 		}
 	}
 }

@@ -11,6 +11,11 @@ type frozen struct{ *view }
 // Freeze implements storage.Engine.
 func (e *Engine) Freeze() storage.Frozen { return frozen{e.View()} }
 
+// Scan implements storage.Frozen.
+func (f frozen) Scan(filters []string, from uint64, _ int, fn func(m *storage.Message) bool) error {
+	return f.scan(filters, from, fn)
+}
+
 // Walk implements storage.Frozen.
 func (f frozen) Walk(message func(*storage.Message) error, aux func(string, []byte) error) (err error) {
 	f.Ascend(0, func(en *index.Entry) bool {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/cleatkv/cleat/internal/storage"
@@ -50,12 +51,18 @@ func testFreeze(t *testing.T, s *site) {
 		t.Fatal(err)
 	}
 	f := e.Freeze()
-	was := digest(f)
+	was, saw := digest(f), readAll(t, f)
 	for round := range 5 {
 		replace(2 + round)
 		if d := digest(f); d.Sum != was.Sum || d.At.Index != was.At.Index {
 			t.Fatalf("round %d: at %d, %x, where it was at %d, %x", round, d.At.Index, d.Sum, was.At.Index, was.Sum)
 		}
+		if sees := readAll(t, f); sees != saw {
+			t.Fatalf("round %d: it reads\n%s\nwhere it read\n%s", round, sees, saw)
+		}
+	}
+	if readAll(t, e) == saw {
+		t.Error("another state reads the same")
 	}
 	now := e.Freeze()
 	newest := digest(now)
@@ -67,6 +74,9 @@ func testFreeze(t *testing.T, s *site) {
 	}
 	if d := digest(now); d.Sum != newest.Sum {
 		t.Error("another one after a snapshot was installed")
+	}
+	if readAll(t, f) != saw {
+		t.Error("it reads something else after a snapshot was installed")
 	}
 	now.Release()
 	stop := errors.New("stop")
@@ -82,4 +92,48 @@ func testFreeze(t *testing.T, s *site) {
 	if err := errors.Join(e.Err(), e.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// readAll tells what all methods of a reader answer.
+func readAll(t *testing.T, r storage.Reader) string {
+	t.Helper()
+	var b strings.Builder
+	st, filters := r.State(), []string{"k.1", "k.*"}
+	fmt.Fprintf(&b, "%+v %d\n", st, r.Applied().Index)
+	for seq, subject, ok := r.NextSeq(filters, 0); ok; seq, subject, ok = r.NextSeq(filters, seq+1) {
+		m, err := r.Load(seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, there := r.Subject(subject)
+		fmt.Fprintf(&b, "%d %s %d %x %+v %v\n", seq, m.Subject, m.Time, m.Data[:1], s, there)
+		r.SubjectSeqs(subject, 0, func(seq uint64) bool {
+			fmt.Fprint(&b, seq, " ")
+			return true
+		})
+	}
+	r.Subjects(filters, "k.2", func(subject string, s storage.SubjectState) bool {
+		fmt.Fprint(&b, subject, s, " ")
+		return true
+	})
+	last, _ := r.LastSeq("k.*", st.LastSeq-7)
+	expires, _, _ := r.NextExpiry()
+	fmt.Fprintln(&b, last, expires, r.Count(filters, st.FirstSeq+3, true), r.SeqAtTime(st.FirstTime+2))
+	r.AuxRange("aux/", func(key string, value []byte) bool {
+		same, _ := r.Aux(key)
+		fmt.Fprintf(&b, "%s=%s=%s\n", key, value, same)
+		return true
+	})
+	if s, ok := r.(storage.Scanner); ok {
+		if err := s.Scan(filters, 0, 10, func(m *storage.Message) bool {
+			fmt.Fprint(&b, m.Seq, m.Subject, len(m.Data), " ")
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
