@@ -119,6 +119,7 @@ type Cluster struct {
 	issued  atomic.Uint64    // the last id that was issued before this server was started; 0: not known yet
 	wasLost map[string]error // replicas quarantined in an earlier life, by name of their engine
 
+	tied     map[string]error // replicas that differ, and nobody knows which are right; by name of their engine
 	suspects map[string]bool  // of those, the ones that could be mended; the reconciler's
 	mends    chan *mendFrame  // answers, see mend.go
 	wasBlind map[string]error // replicas that had lost their state in an earlier life, by name; the reconciler's
@@ -322,7 +323,7 @@ func (c *Cluster) run() {
 // openMeta opens the meta group's machine and member, or fails with one of its losses (see lost.go).
 func (c *Cluster) openMeta(id identity, first []meta.Server) (err error) {
 	const gid = wal.GroupID(meta.MetaGroup)
-	if err := c.wasLost[metaMark]; err != nil {
+	if err := cmp.Or(c.wasLost[metaMark], c.tied[metaMark]); err != nil {
 		return err
 	}
 	defer func() {
@@ -448,6 +449,9 @@ func (c *Cluster) close() error {
 		errs = append(errs, s.closeEngine(s.local.Load()))
 	}
 	if c.metaEngine != nil {
+		if m := c.metaMachine.Load(); m != nil {
+			m.TakeFrozen().Release()
+		}
 		errs = append(errs, c.metaEngine.Close())
 	}
 	if c.log != nil {
@@ -544,9 +548,10 @@ func (e env) Now() int64 { return time.Now().UnixNano() }
 
 // Applied is called for each replica that executed something in a turn.
 func (e env) Applied(r *replica.Replica) {
-	if s := e.c.groupOf(r).stream; s != nil {
+	g := e.c.groupOf(r)
+	g.freeze(r)
+	if s := g.stream; s != nil {
 		s.applied()
-		s.freeze(r)
 		e.c.opts.Hooks.Applied(s)
 		return
 	}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/meta"
@@ -23,7 +23,7 @@ import (
 // and then. The leader has a command applied that makes all hold on to their state at that place of the
 // log; each makes the digest of it in the background and tells the leader. Who differs from a majority is
 // lost, and replaced as any lost replica (see lost.go); if there is no majority nobody can tell who is
-// right, and the stream stops.
+// right, and the group stops (see tie.go). The meta group is compared as streams are.
 //
 //	leader: Compare in the log -> all: freeze, digest -> report -> leader: judge -> verdict
 const (
@@ -34,11 +34,13 @@ const (
 	comparePause = 3 // for so many times what it worked, a digest rests
 )
 
-// comparer makes the digests of this server's replicas, one after another, and judges those of the streams
+// comparer makes the digests of this server's replicas, one after another, and judges those of the groups
 // that it leads.
 type comparer struct {
 	c    *Cluster
 	jobs chan *comparison
+
+	trusted atomic.Bool // somebody has chosen what this server holds of the meta group, see tie.go
 
 	mu      sync.Mutex
 	mine    map[wal.GroupID]compareReport // what this server told last
@@ -47,7 +49,7 @@ type comparer struct {
 
 // comparison is a state whose digest is to be made.
 type comparison struct {
-	s      *Stream
+	g      *group
 	member uint64
 	frozen storage.Frozen
 }
@@ -59,6 +61,7 @@ type compareReport struct {
 	Index  uint64        `json:"index"`
 	Sum    string        `json:"sum"`
 	Took   time.Duration `json:"took,omitempty"`
+	Chosen bool          `json:"chosen,omitempty"` // somebody has chosen this one to be right, see tie.go
 
 	// Of a verdict: the member is to stop, and why; it is lost if it alone is at fault.
 	Why  string `json:"why,omitempty"`
@@ -72,39 +75,55 @@ func newComparer(c *Cluster) *comparer {
 	}
 }
 
-// comparing is when a stream's replicas are compared; the plan loop's, but for took and equal.
+// comparing is when a group's replicas are compared; the plan loop's, but for took and equal.
 type comparing struct {
-	next time.Time
+	next    time.Time
+	claimed time.Time // when the lead was last asked for
 
 	mu    sync.Mutex
 	took  time.Duration // the longest digest of the last comparison
 	equal uint64        // log entry at which all were found equal
 }
 
-// compare has the replicas of a stream compared where this server leads it, if it is time. Of a stream that
+// compare has the replicas of a group compared where this server leads it, if it is time. Of one that
 // has not changed since they were found equal, nothing is read again: Scrub does that.
-func (s *Stream) compare(now time.Time) {
-	every := s.c.opts.CompareEvery
-	r, a := s.rep.Load(), s.Assignment()
-	if every <= 0 || r == nil || a.Plan != nil || s.gone.Load() || len(a.Replicas) < 2 || !r.Status().Leading {
-		s.comparing.next = time.Time{}
+func (g *group) compare(now time.Time) {
+	every, r := g.c.opts.CompareEvery, g.rep.Load()
+	if r != nil && g.c.comparer.trusts(g) {
+		every = g.claim(r)
+	}
+	if every <= 0 || r == nil || !r.Status().Leading || !g.settled() {
+		g.comparing.next = time.Time{}
 		return
 	}
-	s.comparing.mu.Lock()
-	took, equal := s.comparing.took, s.comparing.equal
-	s.comparing.mu.Unlock()
+	g.comparing.mu.Lock()
+	took, equal := g.comparing.took, g.comparing.equal
+	g.comparing.mu.Unlock()
 	switch {
-	case s.comparing.next.IsZero():
-		s.comparing.next = now.Add(s.c.compareOffset(s.id, every)) // Not all streams of a server at once.
+	case g.comparing.next.IsZero():
+		g.comparing.next = now.Add(g.c.compareOffset(g.id, every)) // Not all groups of a server at once.
 		return
-	case now.Before(s.comparing.next):
-		return
-	}
-	s.comparing.next = now.Add(max(every, compareShare*took))
-	if r.Status().Applied == equal || !s.c.allCompare(a.Replicas) {
+	case now.Before(g.comparing.next):
 		return
 	}
-	_ = r.Propose(stream.EncodeCompare(), WaiterFunc(func(any, error) {})) // The next time will do.
+	g.comparing.next = now.Add(max(every, compareShare*took))
+	if r.Status().Applied == equal || !g.allCompare() {
+		return
+	}
+	command := meta.Encode(meta.KindCompare, &meta.Compare{})
+	if g.stream != nil {
+		command = stream.EncodeCompare()
+	}
+	_ = r.Propose(command, WaiterFunc(func(any, error) {})) // The next time will do.
+}
+
+// settled tells whether a group has several replicas, and is to keep them.
+func (g *group) settled() bool {
+	if g.stream == nil {
+		return len(g.seats()) > 1
+	}
+	a := g.stream.Assignment()
+	return a.Plan == nil && !g.stream.gone.Load() && len(a.Replicas) > 1
 }
 
 // compareOffset spreads the first comparisons of streams.
@@ -114,30 +133,37 @@ func (c *Cluster) compareOffset(g wal.GroupID, every time.Duration) time.Duratio
 	return every/2 + time.Duration(h.Sum32())%(every/2+1)
 }
 
-// allCompare tells whether all these servers can be reached, and know the command.
-func (c *Cluster) allCompare(replicas []meta.Replica) bool {
-	c.peers.mu.Lock()
-	defer c.peers.mu.Unlock()
-	return !slices.ContainsFunc(replicas, func(r meta.Replica) bool {
-		return r.Server != c.id.server && (!c.peers.up[r.Server] || !c.peers.extra[r.Server].Compares)
+// allCompare tells whether the servers of all members can be reached, and know the command.
+func (g *group) allCompare() bool {
+	p := g.c.peers
+	seats := g.seats()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !slices.ContainsFunc(seats, func(m meta.Replica) bool {
+		greeted := p.extra[m.Server]
+		knows := greeted.Compares
+		if g.stream == nil {
+			knows = greeted.MetaFormat == meta.Format
+		}
+		return m.Server != g.c.id.server && !(knows && p.up[m.Server])
 	})
 }
 
 // freeze queues the state that a Compare command made the local machine hold on to. It runs on the
 // replica's owner.
-func (s *Stream) freeze(r *replica.Replica) {
-	l := s.local.Load()
-	if l == nil {
-		return
+func (g *group) freeze(r *replica.Replica) {
+	m, ok := r.Machine().(interface{ TakeFrozen() storage.Held })
+	if !ok {
+		return // It is blind.
 	}
-	f := l.machine.TakeFrozen()
+	f := m.TakeFrozen()
 	if f.Frozen == nil {
 		return
 	}
-	job := &comparison{s: s, member: r.ID(), frozen: f.Frozen}
-	if s.c.ctx.Err() == nil && time.Since(time.Unix(0, f.Stamp)) < compareStale { // Else it comes from the log of an earlier life.
+	job := &comparison{g: g, member: r.ID(), frozen: f.Frozen}
+	if g.c.ctx.Err() == nil && time.Since(time.Unix(0, f.Stamp)) < compareStale { // Else it comes from the log of an earlier life.
 		select {
-		case s.c.comparer.jobs <- job:
+		case g.c.comparer.jobs <- job:
 			return
 		default: // Too much to do: this replica is left out this time.
 		}
@@ -174,10 +200,10 @@ var errCompareStopped = errors.New("cluster: the comparison was given up")
 
 // work makes one digest, a little at a time, and tells the leader.
 func (p *comparer) work(job *comparison) {
-	s, began := job.s, time.Now()
+	g, began := job.g, time.Now()
 	last := began
 	d, err := storage.DigestOf(job.frozen, func() error {
-		if r := s.rep.Load(); s.gone.Load() || r == nil || r.ID() != job.member {
+		if r := g.rep.Load(); g.stream != nil && g.stream.gone.Load() || r == nil || r.ID() != job.member {
 			return errCompareStopped
 		}
 		select {
@@ -191,16 +217,16 @@ func (p *comparer) work(job *comparison) {
 	job.frozen.Release()
 	if err != nil {
 		if !errors.Is(err, errCompareStopped) { // Damage is found by those who look for it.
-			p.c.opts.Logger.Debug(fmt.Sprintf("compare %s: %v", s.name(), err))
+			p.c.opts.Logger.Debug(fmt.Sprintf("compare %s: %v", g.name(), err))
 		}
 		return
 	}
 	sum := asDigest(d)
-	mine := compareReport{Group: uint64(s.id), Member: job.member, Index: sum.Applied, Sum: sum.Sum, Took: time.Since(began)}
+	mine := compareReport{Group: uint64(g.id), Member: job.member, Index: sum.Applied, Sum: sum.Sum, Took: time.Since(began), Chosen: p.trusts(g)}
 	p.mu.Lock()
-	p.mine[s.id] = mine
+	p.mine[g.id] = mine
 	p.mu.Unlock()
-	p.tell(s.leader(), &mine)
+	p.tell(g.leader(), &mine)
 }
 
 // tell sends a report or a verdict to a server, which may be this one.
@@ -227,7 +253,7 @@ func (p *comparer) receive(from uint64, payload []byte) error {
 
 func (p *comparer) heard(from uint64, m *compareReport) {
 	g := p.c.group(wal.GroupID(m.Group))
-	if g == nil || g.stream == nil {
+	if g == nil {
 		return
 	}
 	if m.Why != "" {
@@ -239,7 +265,7 @@ func (p *comparer) heard(from uint64, m *compareReport) {
 	}
 }
 
-// judge takes a member's report, where the stream is led.
+// judge takes a member's report, where the group is led.
 func (p *comparer) judge(g *group, m *compareReport) {
 	r := g.rep.Load()
 	if r == nil || !r.Status().Leading {
@@ -249,12 +275,43 @@ func (p *comparer) judge(g *group, m *compareReport) {
 	if len(conf.GetVotersOutgoing()) > 0 {
 		return // The next time.
 	}
+	members := append(slices.Clone(conf.GetVoters()), conf.GetLearners()...)
+	sums, took, chosen := p.gather(g, m, members)
+	if sums == nil || chosen != 0 && chosen != r.ID() {
+		return // Of the past; or that is for the chosen one to judge, which is about to lead.
+	}
+	lost, tie := minority(sums, conf.GetVoters())
+	unlikeWhom := "a majority of the replicas hold"
+	if chosen != 0 {
+		lost, tie = unlike(sums, chosen, len(members)), false
+		unlikeWhom = "the replica holds that was chosen to be right"
+	}
+	if len(sums) == len(members) && len(lost) == 0 && !tie {
+		g.comparing.mu.Lock()
+		g.comparing.took, g.comparing.equal = took, m.Index
+		g.comparing.mu.Unlock()
+		p.served(g)
+	}
+	if tie {
+		p.stopAll(g, m.Index, sums)
+	}
+	for _, id := range lost {
+		p.tell(g.server(id), &compareReport{
+			Group: m.Group, Member: id, Index: m.Index, Sum: sums[id], Lost: true,
+			Why: fmt.Sprintf("what it holds at log entry %d is not what %s", m.Index, unlikeWhom),
+		})
+	}
+}
+
+// gather puts a report to the others of its log entry, and gives what these members hold there, as far as they
+// have told, the longest that it took, and which of them was chosen to be right. A report of the past gives nothing.
+func (p *comparer) gather(g *group, m *compareReport, members []uint64) (sums map[uint64]string, took time.Duration, chosen uint64) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	all := p.reports[g.id]
 	for _, old := range all { // order: all are of one index
 		if old.Index > m.Index {
-			p.mu.Unlock()
-			return
+			return nil, 0, 0
 		}
 		if old.Index < m.Index {
 			all = nil
@@ -266,81 +323,46 @@ func (p *comparer) judge(g *group, m *compareReport) {
 		p.reports[g.id] = all
 	}
 	all[m.Member] = *m
-	sums := make(map[uint64]string)
-	took := time.Duration(0)
+	sums = make(map[uint64]string)
 	for id, other := range all { // order: a map again, and the longest
-		if slices.Contains(conf.GetVoters(), id) {
+		if slices.Contains(members, id) {
 			sums[id] = other.Sum
 			took = max(took, other.Took)
+			if other.Chosen {
+				chosen = id
+			}
 		}
 	}
-	p.mu.Unlock()
-
-	lost, tie := minority(sums, len(conf.GetVoters()))
-	if len(sums) == len(conf.GetVoters()) && len(lost) == 0 && !tie {
-		g.stream.comparing.mu.Lock()
-		g.stream.comparing.took, g.stream.comparing.equal = took, m.Index
-		g.stream.comparing.mu.Unlock()
-	}
-	if tie {
-		p.stopAll(g, m.Index, sums)
-	}
-	for _, id := range lost {
-		p.tell(g.server(id), &compareReport{
-			Group: m.Group, Member: id, Index: m.Index, Sum: sums[id], Lost: true,
-			Why: fmt.Sprintf("what it holds at log entry %d is not what a majority of the replicas hold", m.Index),
-		})
-	}
+	return sums, took, chosen
 }
 
 // minority tells which members differ from a majority of the voters, and whether there can be none although
-// all have been heard.
-func minority(sums map[uint64]string, voters int) (lost []uint64, tie bool) {
-	count := make(map[string]int)
-	for _, sum := range sums { // order: a count
-		count[sum]++
+// all voters have been heard. Members that do not vote have no say.
+func minority(sums map[uint64]string, voters []uint64) (lost []uint64, tie bool) {
+	count, heard := make(map[string]int), 0
+	for _, id := range voters {
+		if sum, ok := sums[id]; ok {
+			count[sum]++
+			heard++
+		}
 	}
 	for right, n := range count { // order: at most one is a majority
-		if n <= voters/2 {
-			continue
+		if n > len(voters)/2 {
+			return others(sums, right), false
 		}
-		for id, sum := range sums { // order: sorted below
-			if sum != right {
-				lost = append(lost, id)
-			}
-		}
-		slices.Sort(lost)
-		return lost, false
 	}
-	return nil, len(sums) == voters && len(count) > 1
+	return nil, heard == len(voters) && len(count) > 1
 }
 
-// stopAll stops a stream of which nobody can tell what it holds.
-func (p *comparer) stopAll(g *group, index uint64, sums map[uint64]string) {
-	var who, ids []string
-	var members []uint64
-	for id := range sums { // order: sorted below
-		members = append(members, id)
-	}
-	slices.Sort(members)
-	for _, id := range members {
-		who = append(who, fmt.Sprintf("%q has %.12s", p.c.PeerName(g.server(id)), sums[id]))
-		ids = append(ids, sums[id])
-	}
-	why := fmt.Sprintf("the replicas of %s differ at log entry %d, and no majority of them agrees: %s. It is stopped on all servers, since nobody can tell which is right: compare them with \"cleat inspect engine\", remove the stream's replica from the servers that are wrong, and restart all of them",
-		g.name(), index, strings.Join(who, ", "))
-	p.c.opts.Logger.Error(why)
-	self := uint64(0)
-	for i, id := range members {
-		if g.server(id) == p.c.id.server {
-			self = id // Last: who leads tells the others first.
-			continue
+// others lists the members that hold something else, in order.
+func others(sums map[uint64]string, right string) (ids []uint64) {
+	for id, sum := range sums { // order: sorted below
+		if sum != right {
+			ids = append(ids, id)
 		}
-		p.tell(g.server(id), &compareReport{Group: uint64(g.id), Member: id, Index: index, Sum: ids[i], Why: why})
 	}
-	if self != 0 {
-		p.tell(p.c.id.server, &compareReport{Group: uint64(g.id), Member: self, Index: index, Sum: sums[self], Why: why})
-	}
+	slices.Sort(ids)
+	return ids
 }
 
 // obey stops the local replica if the verdict is about what it told.
@@ -355,6 +377,8 @@ func (p *comparer) obey(g *group, from uint64, m *compareReport) {
 	err := errors.New(m.Why)
 	if m.Lost {
 		err = fmt.Errorf("%w: %s", replica.ErrLost, m.Why)
+	} else {
+		p.c.markTied(g, m.Member, err)
 	}
 	g.shard.Call(func() { r.Fail(err) })
 }

@@ -94,6 +94,9 @@ func (c *Cluster) MetaHealthy() error {
 	if d := c.log.SyncAge(); d > stallMax {
 		return fmt.Errorf("the disk has not finished a sync for %s", d.Round(time.Second))
 	}
+	if err := c.metaGroup.rep.Load().Status().Stopped; err != nil {
+		return fmt.Errorf("the meta group: %w", err)
+	}
 	if c.MetaLeader() == 0 {
 		return errNoMetaLeader
 	}

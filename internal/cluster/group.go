@@ -28,7 +28,8 @@ type group struct {
 
 	since atomic.Int64 // when the local replica last heard of another leader, Unix nanoseconds
 
-	blinds blinds
+	blinds    blinds
+	comparing comparing
 
 	// members lists who may speak for the group; stream is nil for the meta group.
 	stream *Stream

@@ -91,8 +91,11 @@ func (c *Cluster) loadLost() error {
 	if err != nil {
 		return fmt.Errorf("read which replicas are quarantined: %w", err)
 	}
-	c.wasLost, c.wasBlind, c.suspects = make(map[string]error), make(map[string]error), make(map[string]bool)
+	c.wasLost, c.wasBlind, c.tied, c.suspects = make(map[string]error), make(map[string]error), make(map[string]error), make(map[string]bool)
 	for _, name := range names {
+		if err := c.loadTie(dir, name); err != nil {
+			return err
+		}
 		if engine, ok := strings.CutSuffix(name, suspectMarking); ok {
 			c.suspects[engine] = true
 		}

@@ -57,6 +57,8 @@ type greeting struct {
 	Beats bool `json:"beats,omitempty"`
 	// Compares is set by servers that know the command for it; see compare.go.
 	Compares bool `json:"compares,omitempty"`
+	// MetaFormat tells what its meta machine writes, see meta.Format; 0: it does not know the command to compare.
+	MetaFormat int `json:"meta_format,omitempty"`
 	// Others is what packages above want all servers to know.
 	Others map[string]json.RawMessage `json:"others,omitempty"`
 }
@@ -171,7 +173,7 @@ type peerHandler struct{ c *Cluster }
 
 // Hello greets.
 func (h peerHandler) Hello() json.RawMessage {
-	g := greeting{Cluster: h.c.identity().cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly, Compares: true}
+	g := greeting{Cluster: h.c.identity().cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly, Compares: true, MetaFormat: meta.Format}
 	if m := h.c.Meta(); m != nil {
 		g.Former = m.FormerIDs()
 	}

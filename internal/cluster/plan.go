@@ -40,6 +40,7 @@ func (c *Cluster) planLoop() {
 			c.heal(time.Now())
 			c.balance(time.Now())
 		}
+		c.metaGroup.compare(time.Now())
 		for _, s := range c.local() {
 			s.plan()
 			s.compare(time.Now())

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -131,7 +132,7 @@ func (c *Cluster) openLocal(s *Stream) error {
 		return nil
 	}
 	l := &local{id: self.ID, kind: storeOf(&a.Config), name: engineName(s.id, self.ID)}
-	err := c.wasLost[l.name]
+	err := cmp.Or(c.wasLost[l.name], c.tied[l.name])
 	if st, _ := c.log.State(s.id); err == nil && c.suspects[l.name] && st.Damage == nil {
 		err = fmt.Errorf("%w: its log was found damaged, and does not look it any more", replica.ErrLost)
 	}
@@ -241,7 +242,12 @@ func (c *Cluster) drop(s *Stream) error {
 	if b := s.blind.Load(); b != nil {
 		c.dropBlind(s, b)
 	}
-	if lost := s.lost.Load(); lost != nil {
+	lost := s.lost.Load()
+	if on, ok := s.Assignment().On(c.id.server); ok && lost == nil && s.refused.Load() != nil {
+		lost = &loss{id: on.ID} // It was never opened.
+		err = errors.Join(err, c.forgetTie(s, on.ID))
+	}
+	if lost != nil {
 		c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
 		c.putAside(s, lost)
 	}

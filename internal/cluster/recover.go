@@ -387,6 +387,9 @@ func (r *recovery) finish() error {
 	if err := removeFile(o.FS, filepath.Join(o.Dir, damagedDir, metaMark+lostMarking)); err != nil {
 		return err
 	}
+	if err := removeTies(o.FS, filepath.Join(o.Dir, damagedDir)); err != nil {
+		return err // What this server has was chosen.
+	}
 	if err := o.FS.RemoveAll(in(walOld)); err != nil {
 		return fmt.Errorf("remove the old log: %w", err)
 	}

@@ -32,7 +32,6 @@ type Stream struct {
 	configuring atomic.Bool // a change of configuration is on its way through the log
 	expiring    atomic.Bool // an expiry command is
 	planning    planner
-	comparing   comparing
 
 	lost atomic.Pointer[loss] // the replica of this server that must not be used any more
 	told time.Time            // when meta was last told of it; the plan loop's
@@ -223,8 +222,6 @@ func (s *Stream) closeEngine(l *local) error {
 		return nil
 	}
 	l.closed = true
-	if f := l.machine.TakeFrozen(); f.Frozen != nil { // The replica is closed: nobody else takes it.
-		f.Release()
-	}
+	l.machine.TakeFrozen().Release() // The replica is closed: nobody else takes it.
 	return l.engine.Close()
 }

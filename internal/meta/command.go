@@ -24,7 +24,11 @@ const (
 	KindReplicaLost    Kind = 8
 	KindRecover        Kind = 9
 	KindCancelPlan     Kind = 10
+	KindCompare        Kind = 11 // changes nothing: all members hold on to the state, for it to be compared
 )
+
+// Compare asks for the state of all members to be compared, see Machine.TakeFrozen.
+type Compare struct{}
 
 // CreateStream asks for a stream. Config is normalised and complete.
 type CreateStream struct {

@@ -79,7 +79,15 @@ type Machine struct {
 	}
 	next uint64 // the last id issued
 	now  int64  // time of the last command
+
+	freeze bool // the state behind the log entry that is being executed is to be held on to
+	frozen storage.Held
 }
+
+// Format is raised with each change after which the same commands leave other records; a new field of what a command
+// carries is one, for older servers drop it. Only servers that have the same one compare what they hold: the others
+// differ rightly.
+const Format = 1
 
 // New opens the machine on what the engine holds. If the engine is new and genesis has a position,
 // that is recorded with the first servers; a member that joins later has no genesis and waits for
@@ -191,6 +199,7 @@ func (m *Machine) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	tx := m.engine.Begin()
+	m.freeze = false
 	results := make([]any, len(commands))
 	for i, c := range commands {
 		m.now = max(stamp, m.now+1)
@@ -201,7 +210,22 @@ func (m *Machine) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any
 		}
 		results[i] = r
 	}
-	return results, tx.Commit(storage.Applied(at))
+	if err := tx.Commit(storage.Applied(at)); err != nil {
+		return nil, err
+	}
+	if m.freeze {
+		m.TakeFrozen().Release()
+		m.frozen = storage.Held{Frozen: m.engine.Freeze(), Stamp: stamp}
+	}
+	return results, nil
+}
+
+// TakeFrozen gives the state that a Compare command had it hold on to last, once, for the caller to release; its
+// Frozen is nil if there is none. Owner only.
+func (m *Machine) TakeFrozen() storage.Held {
+	f := m.frozen
+	m.frozen = storage.Held{}
+	return f
 }
 
 // execute runs one command. An error is damage; a refusal is a result.
@@ -229,6 +253,9 @@ func (m *Machine) execute(tx storage.Tx, command []byte) (*Result, error) {
 		return decodeAnd(body, func(c *CancelPlan) *Result { return m.cancelPlan(tx, c) })
 	case KindReplicaLost:
 		return decodeAnd(body, func(c *ReplicaLost) *Result { return m.replicaLost(tx, c) })
+	case KindCompare:
+		m.freeze = true
+		return &Result{}, nil
 	case KindRecover:
 		return decodeAnd(body, func(c *Recover) *Result { return m.recover(tx, c) })
 	default:

@@ -113,6 +113,15 @@ func (r *Replica) Transfer(to uint64) {
 	}
 }
 
+// Claim asks the leader to hand over to this member. Owner only.
+func (r *Replica) Claim() {
+	defer r.rescue()
+	if r.failed == nil && r.lead != 0 && r.lead != r.cfg.ID {
+		r.raft.TransferLeader(r.cfg.ID)
+		r.shard.mark(r)
+	}
+}
+
 // Unreachable tells Raft that a message to the member was lost. Owner only.
 func (r *Replica) Unreachable(member uint64) {
 	if r.failed == nil {

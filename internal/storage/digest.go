@@ -31,6 +31,20 @@ type Frozen interface {
 	Release()
 }
 
+// Held is the state of a machine behind the log entry with a command to compare replicas. All replicas hold on
+// to the same one, if nothing is wrong with them.
+type Held struct {
+	Frozen
+	Stamp int64 // the leader's time when it asked for it
+}
+
+// Release lets go of the state, if there is one.
+func (h Held) Release() {
+	if h.Frozen != nil {
+		h.Frozen.Release()
+	}
+}
+
 // digestStep is after how many bytes pause is called.
 const digestStep = 64 << 10
 

@@ -41,7 +41,7 @@ type Stream struct {
 	lastID  []byte
 	ageHead ageHead
 	events  []event // of the change in progress
-	frozen  Frozen
+	frozen  storage.Held
 	scratch marks
 }
 
@@ -179,8 +179,8 @@ func (s *Stream) Apply(at replica.Entry, stamp int64, commands [][]byte) ([]any,
 	}
 	s.observers.tell(s.engine, s.events)
 	if a.freeze {
-		s.letGo()
-		s.frozen = Frozen{s.engine.Freeze(), stamp}
+		s.TakeFrozen().Release()
+		s.frozen = storage.Held{Frozen: s.engine.Freeze(), Stamp: stamp}
 	}
 	return results, nil
 }
@@ -200,25 +200,12 @@ func (s *Stream) begin(commands [][]byte) (tx storage.Tx, locked bool) {
 	return s.inPlace.BeginInPlace(), true
 }
 
-// Frozen is the state of the stream behind the log entry with a Compare command. All replicas hold on to
-// the same one, if nothing is wrong with them.
-type Frozen struct {
-	storage.Frozen
-	Stamp int64 // the leader's time when it asked for it
-}
-
-// TakeFrozen gives the state that was held on to last, once, for the caller to release; its Frozen is nil if
-// there is none. Owner only.
-func (s *Stream) TakeFrozen() Frozen {
+// TakeFrozen gives the state that a Compare command had it hold on to last, once, for the caller to release; its
+// Frozen is nil if there is none. Owner only.
+func (s *Stream) TakeFrozen() storage.Held {
 	f := s.frozen
-	s.frozen = Frozen{}
+	s.frozen = storage.Held{}
 	return f
-}
-
-func (s *Stream) letGo() {
-	if f := s.TakeFrozen(); f.Frozen != nil {
-		f.Release()
-	}
 }
 
 // apply is one change in progress: one log entry's commands.
