@@ -215,7 +215,11 @@ func (b *block) corrupt(offset int64, detail string) error {
 // fn returning false ends it after that record. It reads ahead; the record is fn's until it
 // returns.
 func (b *block) scan(offset, end int64, fn func(offset uint32, rec []byte) bool) (int64, error) {
-	buf := make([]byte, min(scanBytes, end-offset))
+	return b.scanWith(make([]byte, min(scanBytes, end-offset)), offset, end, fn)
+}
+
+// scanWith does so with the caller's buffer.
+func (b *block) scanWith(buf []byte, offset, end int64, fn func(offset uint32, rec []byte) bool) (int64, error) {
 	have := buf[:0] // bytes read and not yet looked at; they begin at offset
 	for offset < end {
 		var err error

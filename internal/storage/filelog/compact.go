@@ -17,6 +17,8 @@ type compaction struct {
 	b    *block
 	size int64
 	at   int64 // where to go on
+
+	read, moved []byte // reused
 }
 
 // move is a record on its way to another block.
@@ -104,7 +106,7 @@ func (e *Engine) choose() *compaction {
 	if worst == nil {
 		return nil
 	}
-	return &compaction{b: worst, size: worst.size, at: blockHeaderBytes}
+	return &compaction{b: worst, size: worst.size, at: blockHeaderBytes, read: make([]byte, min(scanBytes, worst.size))}
 }
 
 // compact moves a piece, and tells whether it was the last.
@@ -115,21 +117,22 @@ func (e *Engine) compact(c *compaction) (done bool, err error) {
 		return false, err
 	}
 	var moves []move
-	var buf []byte
+	buf := c.moved[:0]
 	if offset == 0 {
-		buf = appendBlockHeader(nil, out.number, e.dir.id)
+		buf = appendBlockHeader(buf, out.number, e.dir.id)
 	}
 	stop := c.at + e.tuning.compactBytes/4
-	c.at, err = c.b.scan(c.at, c.size, func(at uint32, rec []byte) bool {
+	c.at, err = c.b.scanWith(c.read, c.at, c.size, func(at uint32, rec []byte) bool {
 		from := index.Loc{Block: c.b.number, Offset: at, Len: uint32(len(rec))}
-		if en, ok := v.Get(recordSeq(rec)); ok && en.Loc == from {
+		if seq := recordSeq(rec); v.IsAt(seq, from) {
 			to := index.Loc{Block: out.number, Offset: uint32(offset) + uint32(len(buf)), Len: from.Len}
 			buf = append(buf, rec...)
 			sealRecord(buf[len(buf)-len(rec):], to.Block, to.Offset)
-			moves = append(moves, move{en.Seq, from, to})
+			moves = append(moves, move{seq, from, to})
 		}
 		return len(buf) < compactMoveBytes && len(moves) < compactMovesMax && int64(at) < stop
 	})
+	c.moved = buf
 	if len(moves) > 0 {
 		if err := out.writeAt(buf, offset); err != nil {
 			return false, err

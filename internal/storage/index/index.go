@@ -195,6 +195,12 @@ func (x *Index) State() storage.State {
 // Get returns the entry of a sequence.
 func (x *Index) Get(seq uint64) (Entry, bool) { return x.seqs.get(seq) }
 
+// IsAt tells whether the bytes of seq are at loc.
+func (x *Index) IsAt(seq uint64, loc Loc) bool {
+	l, i, ok := x.seqs.find(seq)
+	return ok && l.loc(i) == loc
+}
+
 // Ascend calls fn for the entries at or above from, ascending, until fn returns false. fn must
 // not keep e or its subject.
 func (x *Index) Ascend(from uint64, fn func(e *Entry) bool) {

@@ -39,16 +39,17 @@ func unpackLoc(v uint64, stored uint64) Loc      { return Loc{uint32(v >> 32), u
 
 // entry returns row i without its subject.
 func (l *seqLeaf) entry(i int) Entry {
-	stored := l.get(i, colLen)
 	e := Entry{
 		Seq:  l.get(i, colSeq),
 		Time: int64(l.get(i, colTime)),
-		Size: unpackSize(l.get(i, colSize), stored),
-		Loc:  unpackLoc(l.get(i, colLoc), stored),
+		Loc:  l.loc(i),
 	}
+	e.Size = unpackSize(l.get(i, colSize), uint64(e.Loc.Len))
 	e.Expires = unpackExpires(unzigzag(l.get(i, colExpires)), e.Time)
 	return e
 }
+
+func (l *seqLeaf) loc(i int) Loc { return unpackLoc(l.get(i, colLoc), l.get(i, colLen)) }
 
 // textAt is where the rest of the subject of row i begins.
 func (l *seqLeaf) textAt(i int) int {

@@ -261,7 +261,7 @@ func (t *seqTree) joinInners(n *seqInner, i int) {
 
 // move changes where the bytes of a sequence are, if they are at from.
 func (t *seqTree) move(seq uint64, from, to Loc) bool {
-	if l, i, ok := t.find(seq); !ok || l.entry(i).Loc != from {
+	if l, i, ok := t.find(seq); !ok || l.loc(i) != from {
 		return false
 	}
 	t.root = t.own(t.root)
