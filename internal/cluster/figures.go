@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatkv/cleat/internal/replica"
 	"github.com/cleatkv/cleat/internal/wal"
 )
 
@@ -100,11 +101,17 @@ func (c *Cluster) MetaHealthy() error {
 	if c.MetaLeader() == 0 {
 		return errNoMetaLeader
 	}
+	if c.Meta().Applied().Index < replica.GenesisIndex {
+		return errNoMetaState
+	}
 	return nil
 }
 
-// errNoMetaLeader says so in the words that operators know.
-var errNoMetaLeader = errors.New("JetStream has not established contact with a meta leader")
+// Both say it in the words that operators know.
+var (
+	errNoMetaLeader = errors.New("JetStream has not established contact with a meta leader")
+	errNoMetaState  = errors.New("JetStream is still recovering meta layer")
+)
 
 // Healthy tells whether a write to the stream would commit now: nil, or why not.
 func (s *Stream) Healthy() error { return s.healthy() }

@@ -31,6 +31,8 @@ type group struct {
 	blinds    blinds
 	comparing comparing
 
+	awaits atomic.Int64 // when the local replica was opened, or was last offered a state, Unix nanoseconds
+
 	// members lists who may speak for the group; stream is nil for the meta group.
 	stream *Stream
 }

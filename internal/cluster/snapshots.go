@@ -51,6 +51,8 @@ const (
 	// A state that Raft found it does not need is asked for by nobody.
 	tokenFor = 30 * time.Second
 
+	awaitedFor = 5 * time.Minute // without an offer
+
 	snapRetryMin = time.Second
 	snapRetryMax = 30 * time.Second
 )
@@ -205,10 +207,25 @@ func (s *snapshots) receiver(label []byte) (*group, *replica.Replica, error) {
 }
 
 func (s *snapshots) admit(_ uint64, label []byte) error {
-	if _, _, err := s.receiver(label); err != nil {
+	g, _, err := s.receiver(label)
+	if err != nil {
 		return err
 	}
+	g.awaits.Store(time.Now().UnixNano())
 	return s.room()
+}
+
+// awaited says how far the first state of the local replica is on its way, as an error, since without it the
+// replica is none. Where nobody has offered one for long it says nothing any more: what keeps it away is elsewhere, and
+// whoever waits for this server before the next one is restarted would wait for ever.
+func (s *snapshots) awaited(g *group, member uint64, now time.Time) error {
+	if size, ok := s.transfers.Incoming(label(g.id, member)); ok {
+		return fmt.Errorf("its replica here is receiving the state from another server, %d bytes of it so far", size)
+	}
+	if now.Sub(time.Unix(0, g.awaits.Load())) < awaitedFor {
+		return errors.New("its replica here waits for the state from another server")
+	}
+	return nil
 }
 
 // check reads a whole state: it must be what the message behind it says.

@@ -210,6 +210,8 @@ func (s *Stream) healthy() error {
 		return errors.New("no quorum")
 	case st.CutOff:
 		return errors.New("no word from the leader")
+	case st.Applied < replica.GenesisIndex:
+		return s.c.snapshots.awaited(s.group, r.ID(), time.Now())
 	}
 	return nil
 }

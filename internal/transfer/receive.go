@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -34,6 +35,8 @@ type incoming struct {
 	inbox chan frame
 	gone  chan struct{} // closed when another state has come in its place
 	ended chan error    // the check's outcome, then that of Arrival.Done
+
+	got atomic.Int64 // size, for others
 
 	file    vfs.File
 	size    int64
@@ -70,6 +73,18 @@ func (t *Transfers) open(k key, label []byte) (*incoming, error) {
 	t.arriving++
 	t.opts.Go(in.run)
 	return in, nil
+}
+
+// Incoming tells whether a state with that label is on its way here, and how much of it has come.
+func (t *Transfers) Incoming(label []byte) (size int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, in := range t.incoming { // order: there is at most one
+		if bytes.Equal(in.label, label) {
+			return in.got.Load(), true
+		}
+	}
+	return 0, false
 }
 
 func (in *incoming) put(f frame) {
@@ -178,6 +193,7 @@ func (in *incoming) chunk(f frame) {
 			return
 		}
 		in.size += int64(len(f.rest))
+		in.got.Store(in.size)
 		in.gap = false
 		select { // The sender hears of it after that, and waits when it has sent a window.
 		case <-in.t.opts.Ctx.Done():
