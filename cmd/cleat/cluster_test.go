@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cleatkv/cleat/test/process"
@@ -59,6 +61,56 @@ func (c tool) expect(code int, words []string, args ...string) {
 	c.t.Fatalf("%v: exit code %d, not %d with %q:\n%s", args, got, code, words, out)
 }
 
+// raftz asks all servers for their groups, of which each has one leader that knows how far the others are.
+func raftz(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	for account, groups := range map[string]int{"": 1, "MAIN": 4, "OTHER": 0} {
+		answers := nc.NewRespInbox()
+		sub, err := nc.SubscribeSync(answers)
+		if err == nil {
+			err = nc.PublishRequest("$SYS.REQ.SERVER.PING.RAFTZ", answers, []byte(`{"account":"`+account+`"}`))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaders := make(map[string]int)
+		for range 3 {
+			m, err := sub.NextMsg(10 * time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var answer server.ServerAPIRaftzResponse
+			if err := json.Unmarshal(m.Data, &answer); err != nil || answer.Error != nil || answer.Data == nil {
+				t.Fatalf("%v: %s", err, m.Data)
+			}
+			for _, all := range *answer.Data {
+				for name, g := range all {
+					leaders[name] += 0
+					if g.Size != 3 || g.QuorumNeeded != 2 || len(g.Peers) != 2 || g.Applied == 0 || g.PIndex < g.Committed || g.Leader == "" || !g.EverHadLeader {
+						t.Errorf("%s: %+v", name, g)
+					}
+					for id, p := range g.Peers {
+						if p.Name == "" || !p.Known || (g.State == "LEADER") != (p.LastReplicatedIndex > 0) || g.Leader == id && g.State == "LEADER" {
+							t.Errorf("%s, %s: %s is %+v", name, g.State, id, p)
+						}
+					}
+					if g.State == "LEADER" && g.Leader == g.ID && g.LeaderSince != nil {
+						leaders[name]++
+					}
+				}
+			}
+		}
+		for name, n := range leaders {
+			if n != 1 {
+				t.Errorf("%s has %d leaders", name, n)
+			}
+		}
+		if len(leaders) != groups {
+			t.Errorf("account %q has groups %v", account, leaders)
+		}
+	}
+}
+
 // An operator's day: look, move leaders, lose a server, be told, declare it gone.
 func TestClusterCommands(t *testing.T) {
 	servers := process.NewCluster(t, 3, `accounts {
@@ -98,6 +150,8 @@ no_auth_user: main`)
 	user.expect(0, []string{"OK: 3 servers, 4 streams"}, "cluster", "check")
 	sys.expect(0, []string{"OK: 3 servers, meta leader n", "4 streams"}, "cluster", "check", "--servers", "3")
 	sys.expect(1, []string{"WARNING: servers that answer: 3, expected: 5"}, "cluster", "check", "--servers", "5")
+
+	raftz(t, servers[0].Connect(t, nats.UserInfo("sys", "sys")))
 
 	out, _ := user.run("cluster", "peers", "B0", "-o", "json")
 	var peers []struct {

@@ -8,6 +8,7 @@ import (
 	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/internal/jetstream"
 	"github.com/cleatkv/cleat/internal/monitor"
+	"github.com/cleatkv/cleat/internal/replica"
 )
 
 // streamFigures shows streams and consumers to the monitor.
@@ -120,4 +121,62 @@ func (f streamFigures) Streams() []monitor.Stream {
 		})
 	}
 	return out
+}
+
+// metaGroupName is the meta group's, as tools know it.
+const metaGroupName = "_meta_"
+
+// Groups implements monitor.JetStream.
+func (f streamFigures) Groups(account string) map[string]monitor.RaftzGroup {
+	all := make(map[string]monitor.RaftzGroup)
+	for _, s := range f.cluster.RaftStates(account) {
+		name := metaGroupName
+		if s.Stream != nil {
+			name = jetstream.GroupName(s.Stream)
+		}
+		all[name] = f.raftGroup(&s)
+	}
+	return all
+}
+
+func (f streamFigures) raftGroup(s *cluster.RaftState) monitor.RaftzGroup {
+	id := func(server uint64) string {
+		if server == 0 {
+			return ""
+		}
+		return jetstream.PeerID(server)
+	}
+	voters := len(s.Status.Conf.GetVoters())
+	g := monitor.RaftzGroup{
+		ID: id(f.cluster.ServerID()), State: raftStateName(s), Size: voters, QuorumNeeded: voters/2 + 1,
+		Observer: s.Learner, CatchingUp: s.Lacking, Committed: s.Status.Committed, Applied: s.Status.Applied,
+		Leader: id(s.Leader), EverHadLeader: s.Leader != 0 || s.Status.Committed > replica.GenesisIndex,
+		Term: s.Status.Term, Vote: id(s.Vote), PTerm: s.LastTerm, PIndex: s.Log.Last, Proposals: s.Proposals,
+		WAL:   monitor.RaftzLog{Msgs: s.Log.Last + 1 - s.Log.First, FirstSeq: s.Log.First, LastSeq: s.Log.Last},
+		Peers: make(map[string]monitor.RaftzPeer),
+	}
+	if s.Status.Leading && !s.Since.IsZero() {
+		at := s.Since.UTC()
+		g.LeaderSince = &at
+	}
+	for _, o := range s.Others {
+		p := monitor.RaftzPeer{Name: f.cluster.PeerName(o.Server), Known: o.Member, LastReplicatedIndex: o.Match}
+		if o.Watched {
+			p.LastSeen = o.Silent.String()
+		}
+		g.Peers[id(o.Server)] = p
+	}
+	return g
+}
+
+func raftStateName(s *cluster.RaftState) string {
+	switch {
+	case s.Status.Stopped != nil:
+		return "CLOSED"
+	case s.Status.Leading:
+		return "LEADER"
+	case s.Status.Leader == 0 && !s.Learner && !s.Lacking:
+		return "CANDIDATE"
+	}
+	return "FOLLOWER"
 }

@@ -130,7 +130,7 @@ func (c *call) peerRemove() {
 	}
 	name := req.Peer
 	for _, id := range cs.Servers() {
-		if peerID(id) == req.Peer {
+		if PeerID(id) == req.Peer {
 			name = c.svc.cluster.PeerName(id)
 		}
 	}
@@ -183,7 +183,7 @@ func (c *call) serverRemove() {
 	c.readMeta(func(m *meta.Machine) {
 		servers := m.Servers()
 		i := slices.IndexFunc(servers, func(s *meta.Server) bool {
-			return req.PeerID != "" && peerID(s.ID) == req.PeerID || req.PeerID == "" && s.Name == req.Peer
+			return req.PeerID != "" && PeerID(s.ID) == req.PeerID || req.PeerID == "" && s.Name == req.Peer
 		})
 		if i < 0 {
 			c.refuse(api.ErrServerNotMember)

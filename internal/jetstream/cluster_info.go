@@ -29,7 +29,7 @@ func peerInfos(others []cluster.ReplicaInfo) []*api.PeerInfo {
 	var all []*api.PeerInfo
 	for _, r := range others {
 		all = append(all, &api.PeerInfo{
-			Name: r.Name, Current: r.Current, Offline: r.Offline, Active: r.Silent, Lag: r.Lag, Peer: peerID(r.Server),
+			Name: r.Name, Current: r.Current, Offline: r.Offline, Active: r.Silent, Lag: r.Lag, Peer: PeerID(r.Server),
 		})
 	}
 	return all
@@ -60,8 +60,11 @@ func groupName(kind string, cfg *api.StreamConfig, group uint64) string {
 	return fmt.Sprintf("%s-R%d%s-%s", kind, max(1, cfg.Replicas), storage, strconv.FormatUint(group, 36))
 }
 
-// peerID is a short name for a server, the same everywhere.
-func peerID(server uint64) string {
+// GroupName is how operators see a stream's group.
+func GroupName(cs *cluster.Stream) string { return groupName("S", cs.Config(), cs.Info().Group) }
+
+// PeerID is a short name for a server, the same everywhere.
+func PeerID(server uint64) string {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], server*0x9e3779b97f4a7c15) // Spread over all digits.
 	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

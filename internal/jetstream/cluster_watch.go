@@ -99,7 +99,7 @@ func (s *Service) adviseMeta() {
 func (s *Service) everybody(i cluster.GroupInfo) []*api.PeerInfo {
 	all := []*api.PeerInfo{}
 	if i.Leader != 0 {
-		all = append(all, &api.PeerInfo{Name: s.cluster.PeerName(i.Leader), Current: true, Peer: peerID(i.Leader)})
+		all = append(all, &api.PeerInfo{Name: s.cluster.PeerName(i.Leader), Current: true, Peer: PeerID(i.Leader)})
 	}
 	return append(all, peerInfos(i.Others)...)
 }

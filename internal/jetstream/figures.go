@@ -48,7 +48,7 @@ func (s *Service) Cluster(cs *cluster.Stream) *api.ClusterInfo { return s.cluste
 func (s *Service) MetaPeers() (others []*api.PeerInfo, leader string) {
 	i := s.cluster.MetaInfo()
 	if i.Leader != 0 {
-		leader = peerID(i.Leader)
+		leader = PeerID(i.Leader)
 	}
 	return peerInfos(i.Others), leader
 }

@@ -70,6 +70,18 @@ func (*sample) Meta() *MetaCluster {
 	return &MetaCluster{Name: "C", Leader: "n1", Peer: "p", Size: 1, QuorumNeeded: 1, Replicas: []*api.PeerInfo{{Name: "n2", Current: true, Peer: "q"}}}
 }
 
+func (*sample) Groups(account string) map[string]RaftzGroup {
+	name := map[string]string{"": "_meta_", "A": "g1"}[account]
+	if name == "" {
+		return nil
+	}
+	return map[string]RaftzGroup{name: {
+		ID: "p", State: "LEADER", Size: 3, QuorumNeeded: 2, Committed: 12, Applied: 11, Leader: "p", LeaderSince: &started, EverHadLeader: true,
+		Term: 3, Vote: "p", PTerm: 3, PIndex: 12, WAL: RaftzLog{Msgs: 2, FirstSeq: 11, LastSeq: 12},
+		Peers: map[string]RaftzPeer{"q": {Name: "n2", Known: true, LastReplicatedIndex: 12, LastSeen: "100ms"}},
+	}}
+}
+
 func (*sample) Streams() []Stream {
 	cluster := &api.ClusterInfo{Name: "C", Leader: "n1"}
 	return []Stream{{
@@ -166,6 +178,8 @@ func TestShapes(t *testing.T) {
 		"/accstatz":                              new(server.AccountStatz),
 		"/subsz":                                 new(server.Subsz),
 		"/subscriptionsz?subs=1":                 new(server.Subsz),
+		"/raftz":                                 new(server.RaftzStatus),
+		"/raftz?acc=A&group=g1":                  new(server.RaftzStatus),
 		"/routez":                                new(server.Routez),
 		"/gatewayz":                              new(server.Gatewayz),
 		"/leafz":                                 new(server.Leafz),
@@ -200,6 +214,12 @@ func missing(t *testing.T, at string, typ reflect.Type, got any) {
 			missing(t, at+"[]", typ.Elem(), e)
 		}
 	case map[string]any:
+		if typ.Kind() == reflect.Map {
+			for name, e := range g {
+				missing(t, at+"."+name, typ.Elem(), e)
+			}
+			return
+		}
 		if typ.Kind() != reflect.Struct {
 			return
 		}
@@ -215,6 +235,25 @@ func missing(t *testing.T, at string, typ reflect.Type, got any) {
 			if ok && v != nil && f.Type.PkgPath() != "time" {
 				missing(t, at+"."+name, f.Type, v)
 			}
+		}
+	}
+}
+
+// Groups are chosen by account and name, and there are none of others.
+func TestRaftz(t *testing.T) {
+	base := start(t, &sample{}, "")
+	for query, want := range map[string]string{
+		"":                    `"$SYS": {` + "\n" + `    "_meta_"`,
+		"?acc=$SYS":           `"_meta_"`,
+		"?acc=A":              `"A": {` + "\n" + `    "g1"`,
+		"?acc=A&group=g1":     `"g1"`,
+		"?acc=A&group=g2":     "{}",
+		"?acc=B":              "{}",
+		"?group=_meta_":       `"traffic_account": "$SYS"`,
+		"?acc=A&group=_meta_": "{}",
+	} {
+		if code, body, _ := get(t, base+"/raftz"+query); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: status %d, no %s in %s", query, code, want, body)
 		}
 	}
 }

@@ -102,8 +102,19 @@ func (m *Monitor) pages() []page {
 		{"/routez", "", "Routes", func(*http.Request) (any, int, error) { return m.Routez(), http.StatusOK, nil }},
 		{"/healthz", "", "Health Probe", func(r *http.Request) (any, int, error) {
 			q, err := parseHealthzQuery(r.URL.Query())
+			if err != nil {
+				return nil, http.StatusBadRequest, err
+			}
 			h, code := m.Healthz(q)
-			return h, code, err
+			return h, code, nil
+		}},
+		{"/raftz", "", "Raft", func(r *http.Request) (any, int, error) {
+			v := r.URL.Query()
+			groups, err := m.Raftz(RaftzQuery{Account: v.Get("acc"), Group: v.Get("group")})
+			if err != nil {
+				return nil, http.StatusNotFound, err
+			}
+			return groups, http.StatusOK, nil
 		}},
 		{"/gatewayz", "", "", func(*http.Request) (any, int, error) { return m.Gatewayz(), http.StatusOK, nil }},
 		{"/leafz", "", "", func(*http.Request) (any, int, error) { return m.Leafz(), http.StatusOK, nil }},
@@ -153,7 +164,7 @@ func (m *Monitor) handler(p page, count *atomic.Uint64) http.HandlerFunc {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		body, code, err := p.show(r)
 		if err != nil {
-			w.WriteHeader(http.StatusBadRequest)
+			w.WriteHeader(max(code, http.StatusBadRequest))
 			fmt.Fprint(w, err)
 			return
 		}

@@ -128,6 +128,9 @@ type JetStream interface {
 	Streams() []Stream
 	// Lost returns the streams of which this server reaches no replica.
 	Lost() []LostStream
+	// Groups returns the Raft groups of an account's streams that have a member here, by name; of the account ""
+	// that of the meta group.
+	Groups(account string) map[string]RaftzGroup
 	// MetaDigest is the meta group's on this server.
 	MetaDigest() ReplicaDigest
 }

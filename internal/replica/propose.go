@@ -94,6 +94,13 @@ func (r *Replica) again(p *pack) {
 	p.waiters = nil
 }
 
+// Queued is how many packs of commands wait to be proposed.
+func (r *Replica) Queued() int {
+	r.intake.Lock()
+	defer r.intake.Unlock()
+	return len(r.intake.packs)
+}
+
 // full tells whether packs have to wait. What makes room again is a finished write or an apply:
 // both come through the shard, which looks at held then.
 //

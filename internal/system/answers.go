@@ -59,6 +59,7 @@ var aboutServer = map[string]func(*request){
 	"ACCOUNTZ": (*request).accountz,
 	"JSZ":      (*request).jsz,
 	"HEALTHZ":  (*request).healthz,
+	"RAFTZ":    (*request).raftz,
 	"EXPVARZ":  (*request).expvarz,
 	"PROFILEZ": (*request).profilez,
 }
@@ -224,6 +225,19 @@ func (r *request) healthz() {
 	h, code := r.monitor().Healthz(q)
 	h.Code = code
 	r.respond(h)
+}
+
+func (r *request) raftz() {
+	var q monitor.RaftzQuery
+	if !r.read(&q) {
+		return
+	}
+	groups, err := r.monitor().Raftz(q)
+	if err != nil {
+		r.refuse(http.StatusNotFound, err.Error())
+		return
+	}
+	r.respond(groups)
 }
 
 // accountStatz counts one account, or with PING all that a list names, or all. Servers where none of
