@@ -196,6 +196,7 @@ func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRe
 		}
 		return nil, api.ErrConsumerNameInUse
 	}
+	s.svc.revival.began(f, &cfg, false)
 	s.adviseAction(f.name, "CREATED", "create")
 	return info, nil
 }
@@ -214,7 +215,6 @@ func (s *consumerSet) beginLocal(source *stream.Stream, now int64, spec func(sto
 	}) {
 		return nil, nil
 	}
-	s.svc.revival.began(f, cfg)
 	return f, info
 }
 
@@ -224,6 +224,7 @@ func (s *consumerSet) revive(source *stream.Stream, w *watch) {
 		return consumer.Spec{Config: w.Config, Start: w.Start, Delivered: w.Delivered}
 	}
 	if f, _ := s.beginLocal(source, time.Now().UnixNano(), spec, &w.Config); f != nil {
+		s.svc.revival.began(f, &w.Config, true)
 		f.wake()
 	}
 }

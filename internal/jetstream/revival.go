@@ -29,6 +29,7 @@ type revival struct {
 
 	mu    sync.Mutex
 	fresh []*feed            // of this server, which nobody has been told of yet, oldest first
+	lasts []*feed            // of these, those that will not end at once: others are told without delay
 	told  map[*feed]struct{} // of this server, which others know of
 	over  []ending           // of what others know
 	met   []uint64           // servers that know of none yet
@@ -40,6 +41,7 @@ type revival struct {
 	saveAt  time.Time
 
 	wake  chan struct{}
+	note  chan struct{} // wake, for keep
 	done  chan struct{}
 	group sync.WaitGroup
 }
@@ -76,7 +78,8 @@ func watchOf(f *feed) watch {
 }
 
 const (
-	// tellAfter spares the others what most watchers are: a list of keys that ends at once.
+	// tellAfter spares the others what most watchers are: a list of keys that ends at once. One that
+	// goes on from somewhere is no list.
 	tellAfter = 200 * time.Millisecond
 	// A server that only lost a connection says within reviveAfter that it still has its watchers. For
 	// reviveFor a client may look for another server.
@@ -106,7 +109,7 @@ type watchNews struct {
 func newRevival(s *Service, c *cluster.Cluster) *revival {
 	r := &revival{
 		svc: s, cluster: c, told: make(map[*feed]struct{}), far: make(map[farKey]*farWatch),
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	return r
 }
@@ -121,6 +124,7 @@ func (r *revival) attach() {
 func (r *revival) start() {
 	r.restore()
 	r.group.Go(r.run)
+	r.group.Go(r.keep)
 }
 
 func (r *revival) close() {
@@ -134,20 +138,31 @@ func revives(cfg *api.ConsumerConfig) bool {
 		cfg.MaxDeliver == 1 && cfg.FlowControl && cfg.IdleHeartbeat > 0
 }
 
-func (r *revival) kick() {
+func (r *revival) kick() { ring(r.wake) }
+
+func ring(bell chan struct{}) {
 	select {
-	case r.wake <- struct{}{}:
+	case bell <- struct{}{}:
 	default:
 	}
 }
 
-// began and ended are told of the consumers of this server. r is nil before the service is started.
-func (r *revival) began(f *feed, cfg *api.ConsumerConfig) {
+// began and ended are told of the consumers of this server. again says of one that it was brought back. r is
+// nil before the service is started.
+func (r *revival) began(f *feed, cfg *api.ConsumerConfig, again bool) {
 	if r == nil || !revives(cfg) {
 		return
 	}
 	r.mu.Lock()
-	r.fresh = append(r.fresh, f)
+	switch cfg.DeliverPolicy {
+	case api.DeliverByStartSequence, api.DeliverByStartTime, api.DeliverNew:
+		again = true
+	}
+	if again {
+		r.lasts = append(r.lasts, f)
+	} else {
+		r.fresh = append(r.fresh, f)
+	}
 	r.mu.Unlock()
 	r.kick()
 }
@@ -262,8 +277,11 @@ func (r *revival) run() {
 	defer ticker.Stop()
 	for {
 		r.mu.Lock()
-		busy := len(r.fresh) > 0 || r.lost > 0 || r.unsaved && !r.saved
+		busy, unsaved := len(r.fresh) > 0 || r.lost > 0, r.unsaved && !r.saved
 		r.mu.Unlock()
+		if unsaved {
+			ring(r.note)
+		}
 		tick := ticker.C
 		if !busy {
 			tick = nil
@@ -278,6 +296,25 @@ func (r *revival) run() {
 		for k, w := range r.due(time.Now()) { // order: each is independent
 			r.revive(k, w)
 		}
+	}
+}
+
+// keep writes the file. It is not run's to do: others are not to wait for the disk to hear of a watcher.
+func (r *revival) keep() {
+	for {
+		select {
+		case <-r.done:
+			return
+		case <-r.note:
+		}
+		r.mu.Lock()
+		wait := time.Until(r.saveAt)
+		r.mu.Unlock()
+		select {
+		case <-r.done:
+			return
+		case <-time.After(wait):
+		}
 		r.save(time.Now(), false)
 	}
 }
@@ -289,8 +326,8 @@ func (r *revival) spread(now time.Time) {
 	for n < len(r.fresh) && r.fresh[n].created <= now.Add(-tellAfter).UnixNano() {
 		n++
 	}
-	fresh := r.fresh[:n:n]
-	r.fresh = r.fresh[n:]
+	fresh := append(r.lasts, r.fresh[:n]...)
+	r.lasts, r.fresh = nil, r.fresh[n:]
 	met, over := r.met, r.over
 	r.met, r.over = nil, nil
 	var told []*feed
