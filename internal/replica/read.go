@@ -2,7 +2,9 @@ package replica
 
 import (
 	"encoding/binary"
+	"slices"
 
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
@@ -88,10 +90,46 @@ func (r *Replica) askReads() {
 func (r *Replica) ask(b *readBatch) {
 	r.reads.next++
 	b.id, b.askTick = r.reads.next, r.ticks
-	ctx := make([]byte, 16)
-	binary.LittleEndian.PutUint64(ctx, r.cfg.Incarnation)
-	binary.LittleEndian.PutUint64(ctx[8:], b.id)
+	ctx := make([]byte, 0, readContextBytes)
+	ctx = binary.LittleEndian.AppendUint64(ctx, r.cfg.Incarnation)
+	ctx = binary.LittleEndian.AppendUint64(ctx, b.id)
+	ctx = binary.LittleEndian.AppendUint64(ctx, r.raft.BasicStatus().GetTerm())
 	r.raft.ReadIndex(ctx)
+}
+
+// readContextBytes is the length of a request's context: incarnation and id, which tell the answer to
+// it from others, and the term in which it was asked.
+const readContextBytes = 24
+
+// answerRead answers the request of a member that is a majority together with this leader, and tells
+// whether it did. The request itself says that the member was in the leader's term after the read
+// began, and so had elected nobody else by then: there is nothing to ask the others.
+func (r *Replica) answerRead(m *pb.Message) bool {
+	if m.GetType() != pb.MsgReadIndex || len(m.GetEntries()) != 1 || r.failed != nil {
+		return false
+	}
+	ctx := m.GetEntries()[0].GetData()
+	b := r.raft.BasicStatus()
+	switch {
+	case len(ctx) != readContextBytes || binary.LittleEndian.Uint64(ctx[16:]) != b.GetTerm():
+		return false
+	case b.RaftState != raft.StateLeader || r.appliedTerm != b.GetTerm():
+		return false
+	case !majority(r.conf, r.cfg.ID, m.GetFrom()):
+		return false
+	}
+	answer := &pb.Message{
+		Type: pb.MsgReadIndexResp.Enum(), From: &r.cfg.ID, To: new(m.GetFrom()), Term: new(b.GetTerm()),
+		Index: new(b.GetCommit()), Entries: m.GetEntries(),
+	}
+	r.shard.out.messages = append(r.shard.out.messages, Outgoing{From: r, Message: answer})
+	return true
+}
+
+// majority tells whether two members are one.
+func majority(c *pb.ConfState, a, b uint64) bool {
+	v := c.GetVoters()
+	return len(v) <= 3 && len(c.GetVotersOutgoing()) == 0 && a != b && slices.Contains(v, a) && slices.Contains(v, b)
 }
 
 // retryReads asks again, under a new id, what was lost on the way, and gives up on what is old.
@@ -121,7 +159,7 @@ func (r *Replica) retryReads() {
 // readConfirmed takes Raft's answer.
 func (r *Replica) readConfirmed(ctx []byte, index uint64) {
 	b := r.reads.asked
-	if b == nil || len(ctx) != 16 || binary.LittleEndian.Uint64(ctx) != r.cfg.Incarnation || binary.LittleEndian.Uint64(ctx[8:]) != b.id {
+	if b == nil || len(ctx) != readContextBytes || binary.LittleEndian.Uint64(ctx) != r.cfg.Incarnation || binary.LittleEndian.Uint64(ctx[8:]) != b.id {
 		return // An answer to a request that was given up.
 	}
 	r.reads.asked = nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -273,35 +274,50 @@ func theirPack(command string) []byte {
 // first entry.
 func (b *bench) elect(r *Replica) {
 	b.t.Helper()
+	b.electBy(r, 2)
+}
+
+// electBy does so by playing some members.
+func (b *bench) electBy(r *Replica, members ...uint64) {
+	b.t.Helper()
+	b.campaign()
+	b.until("leads", func() bool {
+		b.play(r, members, pb.MsgPreVote, pb.MsgVote, pb.MsgApp)
+		return r.Status().Leading
+	})
+}
+
+// campaign lets ticks pass until there is something to send.
+func (b *bench) campaign() {
+	b.t.Helper()
 	for i := 0; len(b.sent) == 0; i++ {
 		if i > 100 {
 			b.t.Fatal("no campaign")
 		}
 		b.shard.Turn(true)
 	}
-	b.until("leads", func() bool {
-		for len(b.sent) > 0 {
-			m := b.sent[0].Message
-			b.sent = b.sent[1:]
-			if m.GetTo() != 2 {
-				continue
-			}
-			resp := &pb.Message{From: m.To, To: m.From, Term: m.Term}
-			switch m.GetType() {
-			case pb.MsgPreVote:
-				resp.Type = pb.MsgPreVoteResp.Enum()
-			case pb.MsgVote:
-				resp.Type = pb.MsgVoteResp.Enum()
-			case pb.MsgApp:
-				resp.Type = pb.MsgAppResp.Enum()
-				resp.Index = new(m.GetIndex() + uint64(len(m.GetEntries())))
-			default:
-				continue
-			}
-			b.shard.Receive(r, resp)
+}
+
+// play answers what was sent to some members, if it is of one of the types, and drops all else.
+func (b *bench) play(r *Replica, members []uint64, types ...pb.MessageType) {
+	for len(b.sent) > 0 {
+		m := b.sent[0].Message
+		b.sent = b.sent[1:]
+		if !slices.Contains(members, m.GetTo()) || !slices.Contains(types, m.GetType()) {
+			continue
 		}
-		return r.Status().Leading
-	})
+		resp := &pb.Message{From: m.To, To: m.From, Term: m.Term}
+		switch m.GetType() {
+		case pb.MsgPreVote:
+			resp.Type = pb.MsgPreVoteResp.Enum()
+		case pb.MsgVote:
+			resp.Type = pb.MsgVoteResp.Enum()
+		case pb.MsgApp:
+			resp.Type = pb.MsgAppResp.Enum()
+			resp.Index = new(m.GetIndex() + uint64(len(m.GetEntries())))
+		}
+		b.shard.Receive(r, resp)
+	}
 }
 
 func TestPackRoundTrip(t *testing.T) {

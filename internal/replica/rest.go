@@ -226,7 +226,9 @@ func (s *Shard) receive(r *Replica, m *pb.Message) {
 			s.mark(r)
 		}
 	}
-	r.step(m)
+	if !r.answerRead(m) {
+		r.step(m)
+	}
 	s.touch(r)
 }
 

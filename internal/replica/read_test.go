@@ -1,0 +1,113 @@
+package replica
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// request is what member from asks the leader for, having been in a term when it did.
+func request(from, term uint64) *pb.Message {
+	ctx := binary.LittleEndian.AppendUint64(make([]byte, 16, readContextBytes), term)
+	return &pb.Message{Type: pb.MsgReadIndex.Enum(), From: &from, To: new(uint64(1)), Entries: []*pb.Entry{{Data: ctx}}}
+}
+
+// A leader and the member that asks it are two of three: the leader answers at once, and only if the
+// member was in the leader's own term when it asked. Otherwise somebody else may lead already, of whom this
+// leader has not heard.
+func TestReadIndexOfMajorityByAsking(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		voters []uint64
+		from   uint64
+		later  int64 // the asker's term less the leader's
+		atOnce bool
+	}{
+		{"two of three", []uint64{1, 2, 3}, 3, 0, true},
+		{"asked in an earlier term", []uint64{1, 2, 3}, 3, -1, false},
+		{"asked in a later term", []uint64{1, 2, 3}, 3, 1, false},
+		{"not a voter", []uint64{1, 2, 3}, 4, 0, false},
+		{"two of four", []uint64{1, 2, 3, 4}, 3, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, vfs.NewMem())
+			r := b.open(7, 1, b.genesis(7, c.voters...), 99)
+			b.electBy(r, 2, 3)
+			b.sent = nil
+			b.shard.Receive(r, request(c.from, uint64(int64(r.Status().Term)+c.later)))
+			b.shard.Turn(false)
+			answers, beats := b.sentOf(pb.MsgReadIndexResp), b.sentOf(pb.MsgHeartbeat)
+			switch {
+			case c.atOnce && (len(answers) != 1 || len(beats) > 0 || answers[0].GetIndex() != r.Status().Committed || answers[0].GetTo() != c.from):
+				t.Errorf("answered %v, and asked others %d times", answers, len(beats))
+			case !c.atOnce && len(answers) > 0:
+				t.Errorf("answered %v without asking anybody", answers)
+			}
+		})
+	}
+}
+
+// A leader that has committed nothing in its term does not know yet what was committed before.
+func TestReadIndexNotBeforeFirstCommit(t *testing.T) {
+	b := newBench(t, vfs.NewMem())
+	r := b.open(7, 1, b.genesis(7, 1, 2, 3), 99)
+	b.campaign()
+	b.until("elected", func() bool {
+		b.play(r, []uint64{2}, pb.MsgPreVote, pb.MsgVote)
+		return r.raft.BasicStatus().RaftState == raft.StateLeader
+	})
+	if r.Status().Leading {
+		t.Fatal("it leads, though nobody has acknowledged its first entry")
+	}
+	b.sent = nil
+	b.shard.Receive(r, request(3, r.raft.BasicStatus().GetTerm()))
+	b.shard.Turn(false)
+	if a := b.sentOf(pb.MsgReadIndexResp); len(a) > 0 {
+		t.Errorf("answered %v", a)
+	}
+}
+
+// A follower's read costs two messages, and a leader's is confirmed by others as ever.
+func TestReadOfFollowerAsksLeaderAlone(t *testing.T) {
+	g := newTrio(t, nil)
+	leading := func() *Replica {
+		for _, r := range g.reps {
+			if r.Status().Leading {
+				return r
+			}
+		}
+		return nil
+	}
+	g.until("a leader", 200, func() bool { return leading() != nil })
+	for range 5 {
+		g.tick()
+	}
+	asked := func(r *Replica) (all, context int) {
+		g.lose = func(m *pb.Message) bool {
+			if m.GetType() == pb.MsgHeartbeat && len(m.GetContext()) > 0 {
+				context++
+			}
+			return false
+		}
+		done := false
+		before := g.sent[pb.MsgReadIndex] + g.sent[pb.MsgReadIndexResp]
+		r.ReadIndex(func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			done = true
+		})
+		g.until("read", 10, func() bool { return done })
+		return g.sent[pb.MsgReadIndex] + g.sent[pb.MsgReadIndexResp] - before, context
+	}
+	l := leading()
+	for _, r := range g.reps {
+		all, beats := asked(r)
+		if r == l && (all != 0 || beats == 0) || r != l && (all != 2 || beats != 0) {
+			t.Errorf("leader %v: %d messages of a follower's read, %d heartbeats that ask", r == l, all, beats)
+		}
+	}
+}
