@@ -15,7 +15,7 @@ type Options struct {
 	FS  vfs.FS
 	Dir string
 
-	// SegmentBytes is the size that segments grow to, 64 MiB if zero. The first ones of a new
+	// SegmentBytes is the size that segments grow to, 16 MiB if zero. The first ones of a new
 	// log are smaller, so that a server that is hardly used takes little space.
 	SegmentBytes int64
 
@@ -42,7 +42,7 @@ type Options struct {
 
 func (o *Options) setDefaults() {
 	if o.SegmentBytes == 0 {
-		o.SegmentBytes = 64 << 20
+		o.SegmentBytes = 16 << 20
 	}
 	o.SegmentBytes = max(o.SegmentBytes, segmentBytesMin) / sectorSize * sectorSize
 	if o.CacheBytes == 0 {
