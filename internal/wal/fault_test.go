@@ -289,7 +289,7 @@ func TestWALLooksForSpace(t *testing.T) {
 
 // TestWALSegmentsFitDisk has segments grow, but on a small disk only to a small part of it.
 func TestWALSegmentsFitDisk(t *testing.T) {
-	for diskBytes, want := range map[int64]int64{0: 64 << 20, 1 << 30: 32 << 20, 256 << 20: 8 << 20, 16 << 20: 1 << 20} {
+	for diskBytes, want := range map[int64]int64{0: 16 << 20, 1 << 30: 16 << 20, 256 << 20: 8 << 20, 16 << 20: 1 << 20} {
 		fs := simfs.New(1, simfs.Strict)
 		fs.SetCapacity(diskBytes)
 		l, err := Open(Options{FS: fs, Dir: "wal", Stepped: true})
