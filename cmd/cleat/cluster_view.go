@@ -176,7 +176,7 @@ func (v *clusterView) addMeta(held []answerOf[monitor.Jsz]) {
 		if m == nil || v.Meta != nil && m.Leader != h.Server.Name {
 			continue
 		}
-		v.Meta = &metaView{Leader: m.Leader, Size: m.Size, Quorum: m.Size/2 + 1, Others: m.Replicas}
+		v.Meta = &metaView{Leader: m.Leader, Size: m.Size, Quorum: m.Size/2 + 1, Others: allButLeader(m.Replicas, m.Leader, h.Server.Name)}
 		if m.Leader == h.Server.Name {
 			break
 		}
@@ -188,6 +188,21 @@ func (v *clusterView) addMeta(held []answerOf[monitor.Jsz]) {
 		v.Meta.Leader = "" // Nobody has noticed yet that it is gone.
 	}
 	v.addLost(v.Meta.Others)
+}
+
+// allButLeader lists the other members of a group. One that does not lead tells of the leader, and not of itself.
+func allButLeader(peers []*api.PeerInfo, leader, teller string) []*api.PeerInfo {
+	if leader == "" || leader == teller {
+		return peers
+	}
+	named := func(name string) func(*api.PeerInfo) bool {
+		return func(p *api.PeerInfo) bool { return p.Name == name }
+	}
+	peers = slices.DeleteFunc(slices.Clone(peers), named(leader))
+	if !slices.ContainsFunc(peers, named(teller)) {
+		peers = append(peers, &api.PeerInfo{Name: teller})
+	}
+	return peers
 }
 
 // addLost adds servers that others tell of and that do not answer.
@@ -210,7 +225,7 @@ func (v *clusterView) addStreams(held []answerOf[monitor.Jsz]) {
 				if c == nil || found[k] != nil && c.Leader != h.Server.Name {
 					continue
 				}
-				g := &groupView{Account: a.Name, Stream: s.Name, Leader: c.Leader, Replicas: 1, Members: c.Replicas}
+				g := &groupView{Account: a.Name, Stream: s.Name, Leader: c.Leader, Replicas: 1, Members: allButLeader(c.Replicas, c.Leader, h.Server.Name)}
 				if s.Config != nil {
 					g.Replicas = max(1, s.Config.Replicas)
 				}

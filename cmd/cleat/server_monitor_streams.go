@@ -59,11 +59,7 @@ func (f streamFigures) Meta() *monitor.MetaCluster {
 		Name: f.cluster.Name(), Leader: f.cluster.PeerName(f.cluster.MetaLeader()),
 		Size: size, QuorumNeeded: size/2 + 1,
 	}
-	others, leader := f.streams.MetaPeers()
-	out.Peer = leader
-	if out.Leader == "" || f.cluster.MetaLeader() == f.cluster.ServerID() { // Another does not know how far they are.
-		out.Replicas = others
-	}
+	out.Replicas, out.Peer = f.streams.MetaPeers()
 	return out
 }
 

@@ -8,19 +8,20 @@ import (
 	"github.com/cleatkv/cleat/internal/replica"
 )
 
-// GroupInfo is what this server knows of a group. Only the leader knows how far the others are.
+// GroupInfo is what this server knows of a group. How far others are only the leader knows. Another member knows whether
+// it hears of the leader, and does not show itself.
 type GroupInfo struct {
 	Group  uint64
-	Leader uint64    // server; 0 if unknown
-	Since  time.Time // when this server learned of that leader; zero if unknown
-	Others []ReplicaInfo
+	Leader uint64        // server; 0 if unknown
+	Since  time.Time     // when this server learned of that leader; zero if unknown
+	Others []ReplicaInfo // members but the one that tells, or the leader where none of them is here
 }
 
-// ReplicaInfo is one member of a group other than its leader.
+// ReplicaInfo is one member of a group.
 type ReplicaInfo struct {
 	Server  uint64
 	Name    string
-	Current bool          // it votes, was heard of lately, and has what the leader has
+	Current bool          // it votes, was heard of lately, and has what the leader has, or it is the leader
 	Offline bool          // it cannot be reached
 	Silent  time.Duration // since it was last heard of, at most; 0 if that is not known
 	Lag     uint64        // log entries that it is behind
@@ -55,12 +56,16 @@ func (g *group) info() GroupInfo {
 		i.Since = time.Unix(0, at)
 	}
 	var st replica.Status
+	hides := i.Leader // Without a leader nobody, as for nats-server.
 	if r := g.rep.Load(); r != nil {
 		st = r.Status()
+		if i.Leader != 0 {
+			hides = g.c.id.server
+		}
 	}
 	for _, m := range g.seats() {
-		if m.Server != i.Leader {
-			i.Others = append(i.Others, g.member(m, &st))
+		if m.Server != hides {
+			i.Others = append(i.Others, g.member(m, i.Leader, &st))
 		}
 	}
 	return i
@@ -79,9 +84,13 @@ func (g *group) seats() []meta.Replica {
 }
 
 // member describes a member, with what st knows of it.
-func (g *group) member(m meta.Replica, st *replica.Status) ReplicaInfo {
+func (g *group) member(m meta.Replica, leader uint64, st *replica.Status) ReplicaInfo {
 	r := ReplicaInfo{Server: m.Server, Name: g.c.PeerName(m.Server)}
 	r.Offline = m.Server != g.c.id.server && !g.c.reachable(m.Server)
+	if m.Server == leader { // Which is heard of: of one that is not, nobody says that it leads.
+		r.Current = !r.Offline
+		return r
+	}
 	at := func(id uint64) int {
 		return slices.IndexFunc(st.Members, func(m replica.Member) bool { return m.ID == id })
 	}

@@ -47,7 +47,7 @@ func (s *Service) consumerCluster(f *feed) *api.ClusterInfo {
 		return &api.ClusterInfo{Name: s.cluster.Name(), Leader: s.cluster.ServerName(), LeaderSince: &at}
 	}
 	info := s.clusterInfo(cs)
-	info.RaftGroup = groupName("C", cs.Config(), cs.Info().Group)
+	info.RaftGroup = groupName("C", cs.Config(), cs.Assignment().Group)
 	return info
 }
 
@@ -61,7 +61,7 @@ func groupName(kind string, cfg *api.StreamConfig, group uint64) string {
 }
 
 // GroupName is how operators see a stream's group.
-func GroupName(cs *cluster.Stream) string { return groupName("S", cs.Config(), cs.Info().Group) }
+func GroupName(cs *cluster.Stream) string { return groupName("S", cs.Config(), cs.Assignment().Group) }
 
 // PeerID is a short name for a server, the same everywhere.
 func PeerID(server uint64) string {

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"crypto/rand"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
@@ -98,7 +99,7 @@ func (s *Service) adviseMeta() {
 // everybody lists the members of a group, the leader among them.
 func (s *Service) everybody(i cluster.GroupInfo) []*api.PeerInfo {
 	all := []*api.PeerInfo{}
-	if i.Leader != 0 {
+	if i.Leader != 0 && !slices.ContainsFunc(i.Others, func(o cluster.ReplicaInfo) bool { return o.Server == i.Leader }) {
 		all = append(all, &api.PeerInfo{Name: s.cluster.PeerName(i.Leader), Current: true, Peer: PeerID(i.Leader)})
 	}
 	return append(all, peerInfos(i.Others)...)
