@@ -46,16 +46,17 @@ func (c *Current[V]) take() V {
 	}
 }
 
-// Claim gives the current view to the writer, for a change in place, unless somebody has taken it.
-func (c *Current[V]) Claim() (v V, ok bool) {
+// Claim returns the current view to the writer, and whether it may be changed in place because nobody
+// has taken it.
+func (c *Current[V]) Claim() (v V, sole bool) {
 	p := c.p.Load()
 	if p.taken {
-		return v, false
+		return p.view, false
 	}
 	c.gate.Lock()
-	if !c.p.CompareAndSwap(p, nil) {
+	if !c.p.CompareAndSwap(p, nil) { // Somebody has just taken it.
 		c.gate.Unlock()
-		return v, false
+		return p.view, false
 	}
 	c.claimed = true
 	return p.view, true

@@ -75,9 +75,12 @@ func (x *Index) Clone() *Index {
 	return &c
 }
 
-// Thaw returns x itself to be changed further, by one goroutine, until it is frozen again. Nobody
-// else may have x.
-func (x *Index) Thaw() *Index {
+// Edit returns what one goroutine can change until it is frozen: x itself if nobody else has it, or a
+// clone.
+func (x *Index) Edit(sole bool) *Index {
+	if !sole {
+		return x.Clone()
+	}
 	x.subjects.hint = &hint{}
 	return x
 }

@@ -40,27 +40,19 @@ func (e *Engine) Begin() storage.Tx { return e.begin() }
 
 func (e *Engine) begin() *tx {
 	e.change.Lock()
-	v := e.View()
-	return e.newTx(v, v.Clone())
+	return e.newTx(e.View(), false)
 }
 
 // BeginInPlace implements storage.InPlacer.
 func (e *Engine) BeginInPlace() storage.Tx {
 	e.change.Lock()
-	v, sole := e.Claim()
-	if !sole {
-		v = e.View()
-		return e.newTx(v, v.Clone())
-	}
-	t := e.newTx(v, v.Thaw())
-	t.sole = true
-	return t
+	return e.newTx(e.Claim())
 }
 
-// newTx returns a change of x, the index of v or a clone of it.
-func (e *Engine) newTx(v *view, x *index.Index) *tx {
+func (e *Engine) newTx(v *view, sole bool) *tx {
 	return &tx{
-		view:   view{Index: x, chunks: v.chunks},
+		sole:   sole,
+		view:   view{Index: v.Edit(sole), chunks: v.chunks},
 		e:      e,
 		fill:   e.fill,
 		number: e.number,
