@@ -250,3 +250,20 @@ func TestRepublish(t *testing.T) {
 	equal(t, "data", string(msg.Data), "")
 	equal(t, nats.MsgSize, msg.Header.Get(nats.MsgSize), "5")
 }
+
+// Once a bucket is created it is there for the clients of every server.
+func TestCreateHereGetThere(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	for n := range 30 {
+		here, there := jetStream(t, shared()), jetStream(t, shared())
+		bucket := fmt.Sprint(name(t), n)
+		_, err := here.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: replicas()})
+		must(t, err)
+		t.Cleanup(func() { _ = here.DeleteKeyValue(context.Background(), bucket) })
+		kv, err := there.KeyValue(ctx, bucket)
+		must(t, err)
+		_, err = kv.Get(ctx, "key")
+		wantErr(t, err, jetstream.ErrKeyNotFound)
+	}
+}

@@ -42,7 +42,8 @@ const policy = `
 
 	# The front end.
 	wire, auth < broker;
-	broker, cluster < jetstream;
+	api, storage < backup;
+	broker, cluster, backup < jetstream;
 	broker, cluster < routes;
 	config, jetstream < server < monitor;
 	monitor < system;

@@ -17,6 +17,9 @@ const (
 	// MetadataReads set to ReadsStale gives up linearizable default reads.
 	MetadataReads = "cleat.reads"
 
+	// MetadataRestoring marks a stream that is being made of a backup. It has no subjects yet.
+	MetadataRestoring = "cleat.restoring"
+
 	// HeaderReads in a direct get does the same for that one.
 	HeaderReads = "Cleat-Reads"
 
@@ -37,6 +40,26 @@ func (c *StreamConfig) Compressed() bool { return c.Compression != NoCompression
 
 // StaleReads tells whether default reads may be served without asking for the read index.
 func (c *StreamConfig) StaleReads() bool { return c.Metadata[MetadataReads] == ReadsStale }
+
+// Restoring tells whether the stream takes in a backup.
+func (c *StreamConfig) Restoring() bool { return c.Metadata[MetadataRestoring] != "" }
+
+// ForRestore is the configuration under which a stream takes in the backup of one that has
+// configuration c: nothing enters it or leaves it but for the limits, and nobody copies.
+func (c *StreamConfig) ForRestore() *StreamConfig {
+	r := *c
+	r.Metadata = maps.Clone(c.Metadata)
+	if r.Metadata == nil {
+		r.Metadata = make(map[string]string)
+	}
+	r.Metadata[MetadataRestoring] = "true"
+	r.Subjects, r.Sources, r.SubjectTransform, r.Republish, r.FirstSeq = nil, nil, nil, nil, 0
+	r.Sealed, r.DenyDelete, r.DenyPurge = false, false, false
+	if r.Retention == InterestRetention {
+		r.Retention = LimitsRetention // Consumers come last.
+	}
+	return &r
+}
 
 func (c *StreamConfig) checkEngine(bool) *Error {
 	switch v := c.Metadata[MetadataStorage]; {

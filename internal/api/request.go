@@ -199,3 +199,31 @@ type ServerRemoveRequest struct {
 type StepDownRequest struct {
 	Placement *Placement `json:"placement,omitempty"`
 }
+
+// StreamSnapshotRequest is the body of STREAM.SNAPSHOT.
+type StreamSnapshotRequest struct {
+	DeliverSubject string `json:"deliver_subject"`
+	NoConsumers    bool   `json:"no_consumers,omitempty"`
+	ChunkSize      int    `json:"chunk_size,omitempty"`
+	WindowSize     int    `json:"window_size,omitempty"`
+	Check          bool   `json:"jsck,omitempty"` // every message is checked in any case
+}
+
+// StreamSnapshotResponse answers it; the backup follows.
+type StreamSnapshotResponse struct {
+	Header
+	Config *StreamConfig `json:"config"`
+	State  *StreamState  `json:"state"`
+}
+
+// StreamRestoreRequest is the body of STREAM.RESTORE: what the stream was when the backup was made.
+type StreamRestoreRequest struct {
+	Config StreamConfig `json:"config"`
+	State  StreamState  `json:"state"`
+}
+
+// StreamRestoreResponse says where to send the backup to.
+type StreamRestoreResponse struct {
+	Header
+	DeliverSubject string `json:"deliver_subject"`
+}

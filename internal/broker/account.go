@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/cleatkv/cleat/internal/subject"
@@ -90,6 +91,18 @@ func (a *Account) Interest(subj, queue string) bool {
 	var r subject.Result[*Sub]
 	a.subs.Match(subj, &r)
 	return len(r.Group(queue)) > 0
+}
+
+// Subscribed tells whether somebody has subscribed to exactly that subject, and not just to a wildcard.
+func (a *Account) Subscribed(subj string) bool {
+	var r subject.Result[*Sub]
+	a.subs.Match(subj, &r)
+	for _, list := range r.Plain {
+		if slices.ContainsFunc(list, func(s *Sub) bool { return s.subject == subj }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Imported tells whether messages on the subject pass to another account that exports a service.

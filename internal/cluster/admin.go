@@ -75,8 +75,16 @@ func (c *Cluster) change(command []byte, done func(*Stream, *meta.Result, error)
 // DeleteStream deletes a stream with all it holds. done is called when it is gone from this server,
 // with the stream as it was.
 func (c *Cluster) DeleteStream(account, name string, done func(was *meta.Stream, err error)) {
-	command := meta.Encode(meta.KindDeleteStream, &meta.DeleteStream{Account: account, Name: name})
-	c.ProposeMeta(command, WaiterFunc(func(result any, err error) {
+	c.deleteStream(&meta.DeleteStream{Account: account, Name: name}, done)
+}
+
+// DeleteExactly deletes that stream, and not another one that has its name by then; otherwise as DeleteStream.
+func (c *Cluster) DeleteExactly(s *Stream, done func(was *meta.Stream, err error)) {
+	c.deleteStream(&meta.DeleteStream{Account: s.Account(), Name: s.Name(), Group: s.Assignment().Group}, done)
+}
+
+func (c *Cluster) deleteStream(what *meta.DeleteStream, done func(was *meta.Stream, err error)) {
+	c.ProposeMeta(meta.Encode(meta.KindDeleteStream, what), WaiterFunc(func(result any, err error) {
 		if err != nil {
 			done(nil, err)
 			return

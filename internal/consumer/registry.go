@@ -87,6 +87,7 @@ type Create struct {
 	Config api.ConsumerConfig `json:"config"`
 	Action api.ConsumerAction `json:"action,omitempty"`
 	Fresh  bool               `json:"fresh,omitempty"`
+	From   uint64             `json:"from,omitempty"` // the stream sequence that a consumer of a backup goes on from
 }
 
 // Gone is the command that deletes a consumer. With Created it concerns that one only and not a
@@ -172,11 +173,15 @@ func (g *Registry) Create(tx storage.Tx, body []byte, stream *api.StreamConfig, 
 	if stream.MaxConsumers > 0 && g.entries.Len() >= stream.MaxConsumers {
 		return nil, api.ErrMaximumConsumers
 	}
-	return g.add(tx, cmd.Config, stamp), nil
+	return g.add(tx, &cmd, stamp), nil
 }
 
-func (g *Registry) add(tx storage.Tx, cfg api.ConsumerConfig, stamp int64) *Entry {
+func (g *Registry) add(tx storage.Tx, cmd *Create, stamp int64) *Entry {
+	cfg := cmd.Config
 	start := StartOf(tx, &cfg)
+	if cmd.From > 0 {
+		start = Start{Seq: cmd.From}
+	}
 	e := &Entry{Config: cfg, Created: stamp, Start: start, acks: newAcks(ruleOf(&cfg), start.Seq)}
 	g.entries.Set(e.Name(), e)
 	g.changed(e.Name())

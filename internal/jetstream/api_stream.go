@@ -26,10 +26,8 @@ func streamRoutes() []route {
 		{subject: "STREAM.PURGE.*", kind: "stream_purge_response", handle: (*call).streamPurge, failed: purged},
 		{subject: "STREAM.MSG.GET.*", kind: "stream_msg_get_response", handle: (*call).msgGet, reads: true},
 		{subject: "STREAM.MSG.DELETE.*", kind: "stream_msg_delete_response", handle: (*call).msgDelete},
-
-		// Not built: refused, never ignored.
 		{subject: "STREAM.SNAPSHOT.*", kind: "stream_snapshot_response", handle: (*call).streamSnapshot},
-		{subject: "STREAM.RESTORE.*", kind: "stream_restore_response", handle: (*call).streamRestore},
+		{subject: "STREAM.RESTORE.*", kind: "stream_restore_response", handle: (*call).streamRestore, decides: true},
 	}
 }
 
@@ -276,11 +274,3 @@ func (c *call) msgDelete() {
 	command := stream.EncodeDelete(&stream.Delete{Seq: req.Seq, Erase: !req.NoErase})
 	c.propose(cs, command, func(*stream.Result) { c.success() })
 }
-
-func (c *call) streamSnapshot() {
-	if c.find(c.name()) != nil {
-		c.refuse(api.ErrSnapshot.With("not supported"))
-	}
-}
-
-func (c *call) streamRestore() { c.refuse(api.ErrRestore.With("not supported")) }

@@ -63,6 +63,7 @@ type Service struct {
 	copiers   sync.WaitGroup // of the streams with sources
 	ops       operations
 	revival   *revival
+	backups   *backups
 
 	mu       sync.RWMutex
 	hosted   map[*cluster.Stream]*hosted
@@ -109,6 +110,7 @@ func New(o Options) *Service {
 		hosted:   make(map[*cluster.Stream]*hosted),
 		accounts: make(map[string]*account),
 		jobs:     newJobs(),
+		backups:  newBackups(),
 		sched:    newScheduler(runtime.GOMAXPROCS(0)),
 	}
 	s.makers = []func(*hosted) part{newIngest, newDirect, newConsumerSet, newSourcing}
@@ -170,6 +172,7 @@ func (s *Service) Close() {
 		h.stop()
 	}
 	s.copiers.Wait()
+	s.backups.close()
 	if s.elsewhere != nil {
 		s.elsewhere.close()
 	}
@@ -252,16 +255,21 @@ func (s *Service) of(cs *cluster.Stream) *hosted {
 	return s.hosted[cs]
 }
 
-// updated tells the parts of a configuration. A stream that was created but does not have its first
-// one yet would refuse every publish, so nobody shall find it before.
+// updated tells the parts of a configuration. On a single server a stream that was created but does not
+// have its first one yet would refuse every publish, so nobody shall find it before. In a cluster the
+// leader may have it already, and so do clients: they shall find the stream on all servers. What they
+// publish goes to the leader, and gets wait until the replica here is as far.
 func (h *hosted) updated() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	m := h.stream.Machine()
-	if h.mu.stopped || m != nil && m.ConfigRevision() == 0 {
+	if h.mu.stopped {
 		return
 	}
-	if !h.ready.Swap(true) && h.svc.elsewhere != nil {
+	if m := h.stream.Machine(); m != nil && m.ConfigRevision() == 0 {
+		if h.svc.elsewhere == nil {
+			return
+		}
+	} else if !h.ready.Swap(true) && h.svc.elsewhere != nil {
 		defer h.svc.elsewhere.kick()
 	}
 	for _, p := range h.parts {

@@ -19,6 +19,7 @@ import (
 //	Consumer...     what package consumer makes of it
 //	Copied          see copiedParts
 //	Mirrored        see mirroredParts
+//	Restored        as Mirrored
 //	PurgeSome       | seq uvarint | most uvarint | after length uvarint | after | filter ... |
 //
 // Decoded parts alias the command.

@@ -20,6 +20,7 @@ const (
 	KindMirrored      Kind = 10 // store a message of the mirror's origin, or pass over missing ones
 	KindPurgeSome     Kind = 11 // remove many, but not too many at a time
 	KindCompare       Kind = 12 // change nothing, and hold on to the state, for it to be compared with that of the other replicas
+	KindRestored      Kind = 13 // store a message of a backup, or pass over missing ones
 )
 
 // Delete removes one message; with Erase its bytes are overwritten too.

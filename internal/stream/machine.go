@@ -274,6 +274,12 @@ func (a *apply) execute(command []byte, r *Result) error {
 			return err
 		}
 		return a.mirrored(m, r)
+	case KindRestored:
+		m, err := decodeMirrored(body)
+		if err != nil {
+			return err
+		}
+		return a.restored(m, r)
 	}
 	return fmt.Errorf("stream: command kind %d is unknown; was the log written by a newer version?", kind)
 }

@@ -134,6 +134,9 @@ func (s *Stream) MultiLast(filters []string, upTo uint64, limit int) (held stora
 // State summarises the stream for a reply; Consumers is for the caller to fill in.
 func (s *Stream) State() api.StreamState { return stateOf(s.engine.State()) }
 
+// StateOf is what clients are told of the state that an engine is or was in.
+func StateOf(r storage.Reader) api.StreamState { return stateOf(r.State()) }
+
 func stateOf(st storage.State) api.StreamState {
 	out := api.StreamState{
 		Msgs: st.Msgs, Bytes: st.Bytes, FirstSeq: st.FirstSeq, LastSeq: st.LastSeq,
