@@ -15,7 +15,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-rest cluster-state linearizable
+        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-rest cluster-state linearizable linearizable-mix
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -88,7 +88,10 @@ cluster-state: build ## Send a server that was away for long a state of MIB MiB,
 	$(CHAOS) -run TestChaosSnapshotResume -mib $(MIB)
 
 linearizable: build ## Check what clients of three servers see under CYCLES faults, over 100,000 operations.
-	$(CHAOS) -run 'TestLinearizable|TestStaleReads' -kills $(CYCLES) -ops 100000
+	$(CHAOS) -run 'TestLinearizableWith|TestStaleReads' -kills $(CYCLES) -ops 100000
+
+linearizable-mix: build ## Check all that clients of five servers can do, on each engine, under CYCLES faults of up to all servers.
+	$(CHAOS) -run TestLinearizableMix -kills $(CYCLES)
 
 groupcommit: build ## Count fdatasync calls per acknowledged put, with strace.
 	scripts/groupcommit.sh bin/cleat server

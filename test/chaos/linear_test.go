@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -141,29 +140,13 @@ func TestLinearizableWithNATSClient(t *testing.T) {
 		*seed = time.Now().UnixNano()
 	}
 	t.Logf("replay the faults with: go test ./test/chaos -run TestLinearizable -v -kills %d -seed %d", *kills, *seed)
-	l := newLinear(t, nil)
+	l := newLinear(t, 3, jetstream.KeyValueConfig{})
+	l.clients(t)
 	random := rand.New(rand.NewSource(*seed))
 	kinds := random.Perm(len(nemeses))
 	var pauses []time.Duration
 	for fault := range *kills {
-		time.Sleep(time.Second + time.Duration(random.Int63n(int64(time.Second))))
-		victim := random.Intn(3)
-		if lead := leaderOf(l.servers); lead >= 0 && random.Intn(3) > 0 {
-			victim = lead
-		}
-		n := nemeses[kinds[fault%len(kinds)]]
-		at := time.Now()
-		end := n.strike(l, victim)
-		pause := untilAcked(&l.acked, 30*time.Second)
-		pauses = append(pauses, pause)
-		t.Logf("fault %d (n%d %s): next write acknowledged after %s", fault+1, victim, n.name, pause.Round(time.Millisecond))
-		if pause > 10*time.Second {
-			t.Errorf("writes did not resume")
-		}
-		time.Sleep(time.Until(at.Add(4 * time.Second)))
-		if err := end(); err != nil {
-			t.Fatalf("n%d: %v\n%s", victim, err, l.servers[victim].LogTail(30))
-		}
+		pauses = append(pauses, l.endure(t, fault+1, nemeses[kinds[fault%len(kinds)]], random))
 	}
 	for l.h.len() < *opsMin {
 		time.Sleep(10 * time.Millisecond)
@@ -182,7 +165,8 @@ func TestLinearizableWithNATSClient(t *testing.T) {
 // TestStaleReadsAreFound is the control of the test above: with stale reads opted into and a server cut
 // off, the same clients must see what is no single order of operations, or the check shows nothing.
 func TestStaleReadsAreFound(t *testing.T) {
-	l := newLinear(t, map[string]string{"cleat.reads": "stale"})
+	l := newLinear(t, 3, jetstream.KeyValueConfig{Metadata: map[string]string{"cleat.reads": "stale"}})
+	l.clients(t)
 	time.Sleep(time.Second)
 	lead := leaderOf(l.servers)
 	if lead < 0 {
@@ -198,33 +182,73 @@ func TestStaleReadsAreFound(t *testing.T) {
 
 // linear is a cluster under the load of clients who note what they see.
 type linear struct {
-	servers []*process.Server
-	network *process.Network
-	h       history
-	acked   atomic.Int64
-	ids     atomic.Int64
-	stop    context.CancelFunc
-	load    sync.WaitGroup
+	field
+	h     history
+	acked atomic.Int64
+	ids   atomic.Int64
+	begun time.Time
+	stop  context.CancelFunc
+	load  sync.WaitGroup
 }
 
-func newLinear(t *testing.T, metadata map[string]string) *linear {
+// newLinear starts so many servers, with a replica of the bucket on each.
+func newLinear(t *testing.T, servers int, config jetstream.KeyValueConfig) *linear {
 	t.Helper()
-	l := &linear{}
-	l.servers, l.network = process.NewNetworkedCluster(t, 3, "")
-	createReplicated(t, l.servers[0], metadata)
+	l := &linear{begun: time.Now()}
+	l.servers, l.network = process.NewNetworkedCluster(t, servers, "")
+	config.Bucket, config.Replicas = bucket, servers
+	createReplicated(t, l.servers[0], config)
+	return l
+}
+
+// run calls a client's life for each of so many clients.
+func (l *linear) run(t *testing.T, clients int, live func(ctx context.Context, n int)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
-	begun := time.Now()
-	for n := range 12 {
-		l.load.Go(func() {
-			(&client{t: t, server: l.servers[n%3], h: &l.h, ids: &l.ids, acked: &l.acked, begun: begun, random: rand.New(rand.NewSource(*seed + int64(n)))}).run(ctx)
-		})
+	for n := range clients {
+		l.load.Go(func() { live(ctx, n) })
 	}
 	t.Cleanup(func() {
 		cancel()
 		l.load.Wait()
 	})
-	return l
+}
+
+func (l *linear) clients(t *testing.T) {
+	l.run(t, 12, func(ctx context.Context, n int) {
+		(&client{t: t, server: l.servers[n%len(l.servers)], h: &l.h, ids: &l.ids, acked: &l.acked, begun: l.begun, random: rand.New(rand.NewSource(*seed + int64(n)))}).run(ctx)
+	})
+}
+
+// endure lets a fault strike, ends it some seconds later, and returns how long no write was acknowledged.
+func (l *linear) endure(t *testing.T, number int, n nemesis, random *rand.Rand) time.Duration {
+	t.Helper()
+	time.Sleep(time.Second + time.Duration(random.Int63n(int64(time.Second))))
+	victim := random.Intn(len(l.servers))
+	if lead := leaderOf(l.servers); lead >= 0 && random.Intn(3) > 0 {
+		victim = lead
+	}
+	at := time.Now()
+	end := n.strike(&l.field, victim)
+	if n.total {
+		time.Sleep(time.Until(at.Add(2 * time.Second)))
+		if err := end(); err != nil {
+			t.Fatalf("n%d %s: %v", victim, n.name, err)
+		}
+	}
+	pause := untilAcked(&l.acked, 30*time.Second)
+	t.Logf("fault %d (n%d %s): next write acknowledged after %s", number, victim, n.name, pause.Round(time.Millisecond))
+	if pause > 10*time.Second {
+		t.Errorf("writes did not resume")
+	}
+	if n.total {
+		return pause
+	}
+	time.Sleep(time.Until(at.Add(4 * time.Second)))
+	if err := end(); err != nil {
+		t.Fatalf("n%d: %v\n%s", victim, err, l.servers[victim].LogTail(30))
+	}
+	return pause
 }
 
 // check ends the load and looks for one order of all operations.
@@ -234,44 +258,7 @@ func (l *linear) check() (porcupine.CheckResult, porcupine.LinearizationInfo) {
 	return porcupine.CheckOperationsVerbose(keyModel, l.h.ops, 5*time.Minute)
 }
 
-// nemesis is one kind of fault: strike causes it and returns what ends it.
-type nemesis struct {
-	name   string
-	strike func(l *linear, victim int) (end func() error)
-}
-
-var nemeses = []nemesis{
-	{"killed", func(l *linear, victim int) func() error {
-		l.servers[victim].Kill()
-		return l.servers[victim].Start
-	}},
-	{"stopped", func(l *linear, victim int) func() error {
-		pid := l.servers[victim].Pid()
-		_ = syscall.Kill(pid, syscall.SIGSTOP)
-		return func() error { return syscall.Kill(pid, syscall.SIGCONT) }
-	}},
-	{"isolated", func(l *linear, victim int) func() error {
-		l.network.Isolate(victim, 3)
-		return l.heal
-	}},
-	{"deaf", func(l *linear, victim int) func() error {
-		l.network.Cut((victim+1)%3, victim)
-		l.network.Cut((victim+2)%3, victim)
-		return l.heal
-	}},
-	{"mute", func(l *linear, victim int) func() error {
-		l.network.Cut(victim, (victim+1)%3)
-		l.network.Cut(victim, (victim+2)%3)
-		return l.heal
-	}},
-}
-
-func (l *linear) heal() error {
-	l.network.Heal()
-	return nil
-}
-
-func createReplicated(t *testing.T, server *process.Server, metadata map[string]string) {
+func createReplicated(t *testing.T, server *process.Server, config jetstream.KeyValueConfig) {
 	t.Helper()
 	js, err := jetstream.New(server.Connect(t))
 	if err != nil {
@@ -279,7 +266,7 @@ func createReplicated(t *testing.T, server *process.Server, metadata map[string]
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: 3, Metadata: metadata}); err != nil {
+	if _, err := js.CreateKeyValue(ctx, config); err != nil {
 		t.Fatal(err)
 	}
 }
