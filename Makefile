@@ -15,7 +15,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-rest cluster-state linearizable linearizable-mix
+        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state linearizable linearizable-mix
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ cluster-damage: build ## Damage the files of one of three servers under load, CY
 
 cluster-blind: build ## Spoil the states that two of three servers have, and not the logs, under load, CYCLES times.
 	$(CHAOS) -run TestChaosTwoStatesLost -kills $(CYCLES)
+
+cluster-garbage: build ## Make garbage of the ends of logs, so that a bucket has no majority left, CYCLES times.
+	$(CHAOS) -run 'TestChaosGarbageTail' -kills $(CYCLES)
 
 cluster-rest: build ## Take servers from three whose buckets nobody uses, CYCLES times.
 	$(CHAOS) -run TestChaosRest -kills $(CYCLES)

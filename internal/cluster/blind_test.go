@@ -172,3 +172,24 @@ func TestBlindVotesAndDoesNotLead(t *testing.T) {
 	c.formed(2)
 	c.same(before)
 }
+
+// The same for a bucket in the database that all of them share.
+func TestRocksStateIsRebuilt(t *testing.T) {
+	c := newTrio(t, 3)
+	cfg := bucket("b", 3, api.FileStorage)
+	cfg.Metadata = map[string]string{api.MetadataStorage: api.StorageRocksDB}
+	create(t, c.servers[0], cfg)
+	for i := range 60 {
+		c.putAnywhere(i%3, "KV_b", fmt.Sprintf("$KV.b.k%d", i), strings.Repeat("v", 200))
+	}
+	c.compactLogs("KV_b", "$KV.b.x")
+	before := c.settled("KV_b", 3)
+	s := c.servers[1].Stream("$G", "KV_b")
+	was := s.rep.Load()
+	s.shard.Call(func() { was.Fail(&storage.CorruptError{Path: "of this test", Detail: "as if"}) })
+	eventually(t, "it runs again", func() bool {
+		r := s.rep.Load()
+		return r != nil && r != was && !r.Blind() && r.Status().Stopped == nil
+	})
+	c.same(before)
+}

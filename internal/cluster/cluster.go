@@ -84,6 +84,7 @@ type Options struct {
 	CompareEvery time.Duration
 
 	balanceAfter time.Duration // see balance; of tests
+	stuckAfter   time.Duration // see reform.go; 0: stuckAfter
 
 	// OnFatal is called once if the server must stop because its log can no longer be
 	// trusted. It must not block.
@@ -119,12 +120,13 @@ type Cluster struct {
 	issued  atomic.Uint64    // the last id that was issued before this server was started; 0: not known yet
 	wasLost map[string]error // replicas quarantined in an earlier life, by name of their engine
 
-	tied     map[string]error // replicas that differ, and nobody knows which are right; by name of their engine
-	suspects map[string]bool  // of those, the ones that could be mended; the reconciler's
-	mends    chan *mendFrame  // answers, see mend.go
-	wasBlind map[string]error // replicas that had lost their state in an earlier life, by name; the reconciler's
-	states   chan *arrivedState
-	rebuilt  chan *rebuiltState
+	tied      map[string]error   // replicas that differ, and nobody knows which are right; by name of their engine
+	suspects  map[string]bool    // of those, the ones that could be mended; the reconciler's
+	mends     chan *mendFrame    // answers, see mend.go
+	wasFrozen map[string]*frozen // replicas that froze themselves in an earlier life, by name; the reconciler's
+	wasBlind  map[string]error   // replicas that had lost their state in an earlier life, by name; the reconciler's
+	states    chan *arrivedState
+	rebuilt   chan *rebuiltState
 
 	waiting map[meta.Key][]*readyWait // for a stream to serve a revision, or to be gone
 

@@ -32,6 +32,8 @@ type loss struct {
 	id    uint64
 	cause error
 	since time.Time
+
+	marked bool // durably
 }
 
 // lose quarantines the stream's replica with that id. The plan loop has it replaced.
@@ -40,7 +42,9 @@ func (c *Cluster) lose(s *Stream, id uint64, cause error) {
 		return
 	}
 	l := &loss{id: id, cause: cause, since: time.Now()}
-	if err := c.markLost(s.id, l); err != nil {
+	if err := c.markLost(s.id, l); err == nil {
+		l.marked = true
+	} else {
 		c.opts.Logger.Error(fmt.Sprintf("stream %s > %s: quarantine its replica: %v", s.key.Account, s.key.Name, err))
 	}
 	s.lost.Store(l)
@@ -92,12 +96,18 @@ func (c *Cluster) loadLost() error {
 		return fmt.Errorf("read which replicas are quarantined: %w", err)
 	}
 	c.wasLost, c.wasBlind, c.tied, c.suspects = make(map[string]error), make(map[string]error), make(map[string]error), make(map[string]bool)
+	c.wasFrozen = make(map[string]*frozen)
 	for _, name := range names {
 		if err := c.loadTie(dir, name); err != nil {
 			return err
 		}
 		if engine, ok := strings.CutSuffix(name, suspectMarking); ok {
 			c.suspects[engine] = true
+		}
+		if engine, ok := strings.CutSuffix(name, frozenMarking); ok {
+			if c.wasFrozen[engine], err = c.readFrozen(engine); err != nil {
+				return fmt.Errorf("read which replicas are frozen: %w", err)
+			}
 		}
 		for marking, was := range map[string]map[string]error{lostMarking: c.wasLost, blindMarking: c.wasBlind} { // order: a name has one
 			engine, ok := strings.CutSuffix(name, marking)

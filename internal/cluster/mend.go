@@ -33,6 +33,9 @@ type mendFrame struct {
 	Blind bool `json:"blind,omitempty"` // who asks is not lost, but has no state
 	State bool `json:"state,omitempty"` // it wants that of who is asked; in an answer, it did
 
+	// Remains is what the member has, of a group that nobody leads; see reform.go.
+	Remains *replica.Remains `json:"remains,omitempty"`
+
 	Answer  bool        `json:"answer,omitempty"`
 	Sending bool        `json:"sending,omitempty"` // the state
 	Leads   bool        `json:"leads,omitempty"`   // with a majority
@@ -50,6 +53,9 @@ func suspect(err error) bool {
 // askForLost asks on behalf of all replicas that are lost, or have lost their state. The reconciler calls it now and then.
 func (c *Cluster) askForLost() {
 	for _, s := range c.local() {
+		if !s.gone.Load() {
+			c.tendStuck(s)
+		}
 		if l := s.lost.Load(); l != nil && !s.gone.Load() {
 			c.beginMend(s, l)
 			c.askMembers(s, l)
@@ -113,7 +119,7 @@ func (c *Cluster) receiveMend(from uint64, payload []byte) error {
 	g := c.group(wal.GroupID(f.Group))
 	switch {
 	case g == nil || g.stream == nil || g.server(f.Member) != from:
-	case f.Answer:
+	case f.Answer || f.Remains != nil:
 		select {
 		case c.mends <- &f:
 		default: // Asked again soon.
@@ -168,6 +174,12 @@ func (c *Cluster) answerMend(g *group, from uint64, f *mendFrame) {
 func (c *Cluster) takeMend(f *mendFrame) {
 	g := c.group(wal.GroupID(f.Group))
 	if g == nil || g.stream == nil {
+		return
+	}
+	if f.Remains != nil {
+		if f.Remains.Member == f.Member {
+			g.stream.hearRemains(*f.Remains)
+		}
 		return
 	}
 	if b := g.stream.blind.Load(); b != nil && f.State && g.server(f.Member) == b.from {

@@ -194,6 +194,9 @@ func (g *group) change(r *replica.Replica, voters, learners []uint64) bool {
 	if !survives(&st, voters) {
 		return false
 	}
+	// Jointly, also if it is one member alone: then whoever knows of the new membership has all that was committed
+	// under the old one, on which replica.Reform and replica.Mend rely.
+	cc.Transition = pb.ConfChangeTransitionJointImplicit.Enum()
 	g.proposeConf(r, cc)
 	return false
 }

@@ -115,7 +115,10 @@ func (c *Cluster) matchReplica(s *Stream) error {
 	if lost := s.lost.Load(); lost != nil && (!ok || lost.id != want.ID) {
 		c.putAside(s, lost)
 	}
-	if !ok || s.local.Load() != nil || s.blind.Load() != nil {
+	if f := s.frozen.Load(); f != nil && (!ok || f.id != want.ID) {
+		c.dropFrozen(s, f)
+	}
+	if !ok || s.local.Load() != nil || s.blind.Load() != nil || s.frozen.Load() != nil {
 		return nil
 	}
 	if err := c.openLocal(s); err != nil {
@@ -135,6 +138,10 @@ func (c *Cluster) openLocal(s *Stream) error {
 	err := cmp.Or(c.wasLost[l.name], c.tied[l.name])
 	if st, _ := c.log.State(s.id); err == nil && c.suspects[l.name] && st.Damage == nil {
 		err = fmt.Errorf("%w: its log was found damaged, and does not look it any more", replica.ErrLost)
+	}
+	if was := c.wasFrozen[l.name]; err == nil && was != nil {
+		s.frozen.Store(was) // It does not run again as what it was.
+		return nil
 	}
 	if was := c.wasBlind[l.name]; err == nil && was != nil {
 		s.blind.Store(&blindness{id: l.id, cause: was}) // What lies there is not to be used.
@@ -242,6 +249,10 @@ func (c *Cluster) drop(s *Stream) error {
 	err := c.dropLocal(s)
 	if b := s.blind.Load(); b != nil {
 		c.dropBlind(s, b)
+	}
+	if f := s.frozen.Load(); f != nil {
+		err = errors.Join(err, c.thaw(s, f), c.dropStorage(&local{kind: storeOf(s.Config()), name: engineName(s.id, f.id)}))
+		c.log.Submit([]wal.Update{{Group: s.id, Remove: true}}, func(error) {})
 	}
 	lost := s.lost.Load()
 	if on, ok := s.Assignment().On(c.id.server); ok && lost == nil && s.refused.Load() != nil {

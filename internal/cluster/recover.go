@@ -390,6 +390,9 @@ func (r *recovery) finish() error {
 	if err := removeTies(o.FS, filepath.Join(o.Dir, damagedDir)); err != nil {
 		return err // What this server has was chosen.
 	}
+	if err := c.thawAll(); err != nil {
+		return err
+	}
 	if err := o.FS.RemoveAll(in(walOld)); err != nil {
 		return fmt.Errorf("remove the old log: %w", err)
 	}

@@ -103,7 +103,7 @@ func damageTail(t *testing.T, c *trio, server int) {
 		t.Fatal(err)
 	}
 	end := len(strings.TrimRight(string(b[:len(b)-4096]), "\x00")) // At the very end is a copy of the header.
-	for i := end - 2048; i < end; i++ {                            // All of the last batch, with its directory.
+	for i := max(4096, end-16<<10); i < end; i++ {                 // All of the last batch, with its directory, however long it is.
 		b[i] ^= 0x5a
 	}
 	if err := writeFileAtomically(c.fs[server], "data/wal", last[len("data/wal/"):], b); err != nil {

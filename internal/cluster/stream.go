@@ -40,6 +40,10 @@ type Stream struct {
 
 	blind atomic.Pointer[blindness] // the replica of this server that has its log and not its state
 
+	frozen atomic.Pointer[frozen] // the replica of this server that waits for its group to begin anew
+	stuck  stuck
+	waits  atomic.Pointer[waiting] // why nobody leads it, if that is not going to change by itself
+
 	refused atomic.Pointer[refusal] // why the local replica was not opened
 }
 
@@ -173,7 +177,7 @@ func (s *Stream) serves(revision uint64) bool {
 	}
 	m := s.Machine()
 	if m == nil {
-		return s.hasNoReplica() || s.refused.Load() != nil || s.blind.Load() != nil
+		return s.hasNoReplica() || s.refused.Load() != nil || s.blind.Load() != nil || s.frozen.Load() != nil
 	}
 	return s.leader() != 0 && m.ConfigRevision() >= revision
 }
@@ -188,8 +192,14 @@ func (s *Stream) healthy() error {
 	if s.hasNoReplica() {
 		return nil
 	}
+	if w := s.waits.Load(); w != nil {
+		return errors.New(w.text)
+	}
 	if lost := s.lost.Load(); lost != nil {
 		return fmt.Errorf("its replica here is lost, and being replaced: %w", lost.cause)
+	}
+	if f := s.frozen.Load(); f != nil {
+		return errors.New("its replica here is frozen: the group is to begin anew from the best of those that are left")
 	}
 	if b := s.blind.Load(); b != nil {
 		return fmt.Errorf("the state of its replica here is lost; it votes, keeps the log, and gets the state from another server: %w", b.cause)

@@ -25,6 +25,7 @@ const (
 	KindRecover        Kind = 9
 	KindCancelPlan     Kind = 10
 	KindCompare        Kind = 11 // changes nothing: all members hold on to the state, for it to be compared
+	KindReform         Kind = 12
 )
 
 // Compare asks for the state of all members to be compared, see Machine.TakeFrozen.

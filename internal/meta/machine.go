@@ -48,6 +48,9 @@ type Stream struct {
 	Lost    []uint64 `json:"lost,omitempty"` // raft ids of replicas that have lost what they held
 	Plan    *Plan    `json:"plan,omitempty"` // a change of replicas that is on its way
 
+	// Reformed is the epoch in which the group began anew from one replica, see Reform; 0 for never.
+	Reformed uint64 `json:"reformed,omitempty"`
+
 	// GivenUp is set when the cluster was recovered without any replica that has the data. What is left is
 	// the configuration, until somebody deletes the stream.
 	GivenUp bool `json:"given_up,omitempty"`
@@ -256,6 +259,8 @@ func (m *Machine) execute(tx storage.Tx, command []byte) (*Result, error) {
 	case KindCompare:
 		m.freeze = true
 		return &Result{}, nil
+	case KindReform:
+		return decodeAnd(body, func(c *Reform) *Result { return m.reform(tx, c) })
 	case KindRecover:
 		return decodeAnd(body, func(c *Recover) *Result { return m.recover(tx, c) })
 	default:

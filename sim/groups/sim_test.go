@@ -156,6 +156,7 @@ func (w *world) event() {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	w.mendEvent()
 	w.blindEvent()
+	w.reformEvent()
 	switch p := w.rng.IntN(1000); {
 	case p < 420 && len(w.net) > 0:
 		w.deliver(w.rng.IntN(len(w.net)), w.rng.IntN(20) == 0)
@@ -190,6 +191,7 @@ func (w *world) event() {
 		w.miss(n)
 		w.damage(n)
 		w.loseState(n)
+		w.loseLog(n)
 	case n.mend == nil:
 		n.restart()
 	default:

@@ -77,6 +77,8 @@ type node struct {
 	mend  *replica.Mend // of a suspect, which is not up
 	blind bool          // it has its log and not its state; see blind_test.go
 
+	reform reformNode // see reform_test.go
+
 	installs map[string]*ledger // states that came with snapshots, by token
 }
 
@@ -100,15 +102,16 @@ type world struct {
 	now   int64
 	trace uint64
 
-	history  map[uint64]uint64 // digest of the state at each index, as whoever came first had it
-	next     int               // number of the next command
-	acked    []string
-	refused  map[string]bool // definite: never to be seen
-	reads    int
-	snaps    int
-	rests    int // replicas that were seen at rest
-	mending  mending
-	blinding blinding
+	history   map[uint64]uint64 // digest of the state at each index, as whoever came first had it
+	next      int               // number of the next command
+	acked     []string
+	refused   map[string]bool // definite: never to be seen
+	reads     int
+	snaps     int
+	rests     int // replicas that were seen at rest
+	mending   mending
+	blinding  blinding
+	reforming reforming
 
 	elections []int // how many ticks they took that resting groups had to wake for
 }
@@ -159,6 +162,8 @@ func (w *world) failf(format string, args ...any) {
 		test = "TestSimSuspects"
 	} else if w.blinding.on {
 		test = "TestSimLostStates"
+	} else if w.reforming.on {
+		test = "TestSimReform"
 	}
 	w.t.Fatalf("seed %d, at %d: %s\nrepeat with: go test ./sim/groups -run %s -seed %d", w.seed, w.now, fmt.Sprintf(format, args...), test, w.seed)
 }
@@ -253,13 +258,16 @@ func (n *node) crash(o simfs.Outcome) {
 	if n.backup == nil && n.lives > 1 {
 		n.backup = n.disk.CrashClone(simfs.Everything, 1)
 	}
-	n.up, n.mend = false, nil
+	n.up, n.mend, n.reform.alone, n.reform.heard = false, nil, nil, nil
 	m := &ledger{w: n.w, at: n.m.saved.at, commands: n.m.saved.commands, saved: n.m.saved}
 	n.m = m
 }
 
 func (n *node) restart() {
 	n.w.note("restart", n.id)
+	if n.reform.lost || n.reform.frozen != nil {
+		return
+	}
 	n.openLog()
 	n.forgetLog()
 	if n.whole == nil || !n.suspect() {

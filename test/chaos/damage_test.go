@@ -230,12 +230,12 @@ func (f *fleet) lacking(s *process.Server, name string, missing map[string]strin
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return err
 	}
-	note := func(group string, m members) {
+	note := func(group string, m members, others int) {
 		if m.Leader != name {
 			return
 		}
 		delete(missing, group)
-		if len(m.Replicas) != len(f.servers)-1 {
+		if len(m.Replicas) != others {
 			missing[group] = fmt.Sprintf("%d members beside its leader", len(m.Replicas))
 		}
 		for _, r := range m.Replicas {
@@ -244,10 +244,10 @@ func (f *fleet) lacking(s *process.Server, name string, missing map[string]strin
 			}
 		}
 	}
-	note("meta", answer.Meta)
+	note("meta", answer.Meta, len(f.servers)-1)
 	for _, a := range answer.Accounts {
 		for _, st := range a.Streams {
-			note(st.Name, st.Cluster)
+			note(st.Name, st.Cluster, f.replicas-1)
 		}
 	}
 	return nil

@@ -23,9 +23,11 @@ import (
 type fleet struct {
 	t       *testing.T
 	servers []*process.Server
-	network *process.Network // nil unless asked for
-	book    *ledger
-	random  *rand.Rand
+
+	replicas int              // of the bucket
+	network  *process.Network // nil unless asked for
+	book     *ledger
+	random   *rand.Rand
 
 	stop context.CancelFunc
 	load sync.WaitGroup
@@ -47,17 +49,23 @@ const probeEvery = 20 * time.Millisecond
 
 func newFleet(t *testing.T, networked bool) *fleet {
 	t.Helper()
+	return newFleetWith(t, networked, len(fleet{}.served))
+}
+
+// newFleetWith is newFleet with another number of replicas of the bucket.
+func newFleetWith(t *testing.T, networked bool, replicas int) *fleet {
+	t.Helper()
 	if *seed == 0 {
 		*seed = time.Now().UnixNano()
 	}
 	t.Logf("faults are drawn from -seed %d", *seed)
-	f := &fleet{t: t, book: newLedger(bucket), random: rand.New(rand.NewSource(*seed)), begun: time.Now()}
+	f := &fleet{t: t, replicas: replicas, book: newLedger(bucket), random: rand.New(rand.NewSource(*seed)), begun: time.Now()}
 	if networked {
 		f.servers, f.network = process.NewNetworkedCluster(t, len(f.served), "")
 	} else {
 		f.servers = process.NewCluster(t, len(f.served), "")
 	}
-	createBucket(t, f.servers[0], bucket, "file", len(f.servers))
+	createBucket(t, f.servers[0], bucket, "file", replicas)
 	for i := range f.servers {
 		f.kvs = append(f.kvs, f.pinned(i))
 	}
