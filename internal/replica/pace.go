@@ -75,12 +75,15 @@ func (r *Replica) holdBack(m *pb.Message) bool {
 // sendLate sends the news that waits.
 func (r *Replica) sendLate(out *turnOutput) {
 	for i := range r.paces {
-		p := &r.paces[i]
-		if p.news != nil && p.news.GetTerm() == r.term && r.failed == nil {
-			out.messages = append(out.messages, Outgoing{From: r, Message: p.news})
-		}
-		p.news = nil
+		r.sendNews(&r.paces[i], out)
 	}
+}
+
+func (r *Replica) sendNews(p *pace, out *turnOutput) {
+	if p.news != nil && p.news.GetTerm() == r.term && r.failed == nil {
+		out.messages = append(out.messages, Outgoing{From: r, Message: p.news})
+	}
+	p.news = nil
 }
 
 func (r *Replica) paceOf(member uint64) *pace {

@@ -122,6 +122,7 @@ func (r *Replica) answerRead(m *pb.Message) bool {
 		Type: pb.MsgReadIndexResp.Enum(), From: &r.cfg.ID, To: new(m.GetFrom()), Term: new(b.GetTerm()),
 		Index: new(b.GetCommit()), Entries: m.GetEntries(),
 	}
+	r.sendNews(r.paceOf(m.GetFrom()), &r.shard.out) // The reader waits for what is committed.
 	r.shard.out.messages = append(r.shard.out.messages, Outgoing{From: r, Message: answer})
 	return true
 }

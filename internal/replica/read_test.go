@@ -2,6 +2,7 @@ package replica
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -70,21 +71,49 @@ func TestReadIndexNotBeforeFirstCommit(t *testing.T) {
 	}
 }
 
-// A follower's read costs two messages, and a leader's is confirmed by others as ever.
-func TestReadOfFollowerAsksLeaderAlone(t *testing.T) {
-	g := newTrio(t, nil)
-	leading := func() *Replica {
-		for _, r := range g.reps {
-			if r.Status().Leading {
-				return r
-			}
+// ledTrio is a trio with a leader.
+func ledTrio(t *testing.T) (g *trio, leader *Replica) {
+	g = newTrio(t, nil)
+	g.until("a leader", 200, func() bool {
+		i := slices.IndexFunc(g.reps[:], func(r *Replica) bool { return r.Status().Leading })
+		if i >= 0 {
+			leader = g.reps[i]
 		}
-		return nil
-	}
-	g.until("a leader", 200, func() bool { return leading() != nil })
+		return i >= 0
+	})
 	for range 5 {
 		g.tick()
 	}
+	return g, leader
+}
+
+// The news of a commit waits for company. A follower's read, which needs it, does not wait for it.
+func TestReadBringsNewsOfCommit(t *testing.T) {
+	g, leader := ledTrio(t)
+	w := &outcome{}
+	if err := leader.Propose([]byte("value"), w); err != nil {
+		t.Fatal(err)
+	}
+	g.deliver()
+	if w.called != 1 || w.err != nil {
+		t.Fatalf("the write: %+v", w)
+	}
+	for i, r := range g.reps {
+		if r == leader {
+			continue
+		}
+		done := false
+		r.ReadIndex(func(err error) { done = err == nil })
+		g.deliver()
+		if !done || r.Status().Applied != leader.Status().Applied {
+			t.Errorf("member %d: read %v, is at %d of %d", i+1, done, r.Status().Applied, leader.Status().Applied)
+		}
+	}
+}
+
+// A follower's read costs two messages, and a leader's is confirmed by others as ever.
+func TestReadOfFollowerAsksLeaderAlone(t *testing.T) {
+	g, l := ledTrio(t)
 	asked := func(r *Replica) (all, context int) {
 		g.lose = func(m *pb.Message) bool {
 			if m.GetType() == pb.MsgHeartbeat && len(m.GetContext()) > 0 {
@@ -103,7 +132,6 @@ func TestReadOfFollowerAsksLeaderAlone(t *testing.T) {
 		g.until("read", 10, func() bool { return done })
 		return g.sent[pb.MsgReadIndex] + g.sent[pb.MsgReadIndexResp] - before, context
 	}
-	l := leading()
 	for _, r := range g.reps {
 		all, beats := asked(r)
 		if r == l && (all != 0 || beats == 0) || r != l && (all != 2 || beats != 0) {

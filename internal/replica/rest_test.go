@@ -49,8 +49,8 @@ func restingTrio(t *testing.T) (g *trio, leader, follower *Replica) {
 	return nil, nil, nil
 }
 
-// tick lets all messages arrive, and then a tick pass.
-func (g *trio) tick() {
+// deliver lets all messages arrive.
+func (g *trio) deliver() {
 	for range 20 {
 		for i, b := range g.nodes {
 			if g.dead[i] {
@@ -69,6 +69,11 @@ func (g *trio) tick() {
 			b.sent = nil
 		}
 	}
+}
+
+// tick lets all messages arrive, and then a tick pass.
+func (g *trio) tick() {
+	g.deliver()
 	for i, b := range g.nodes {
 		if g.dead[i] {
 			continue
