@@ -96,18 +96,19 @@ func (c *Cluster) tendBlind(s *Stream, b *blindness) {
 		return
 	}
 	r := s.rep.Load()
+	var err error
 	if r == nil {
-		if err := c.openBlind(s, b); err != nil {
-			c.loseBlind(s, b, err)
-			return
-		}
+		err = c.openBlind(s, b)
 		r = s.rep.Load()
+	} else {
+		err = r.Status().Stopped
 	}
-	if err := r.Status().Stopped; err != nil {
-		if !errors.Is(err, replica.ErrStopped) {
-			c.loseBlind(s, b, err)
-		}
+	switch {
+	case err != nil && isLoss(err):
+		c.loseBlind(s, b, err)
 		return
+	case err != nil:
+		return // This server ends, or cannot write its log any more.
 	}
 	if c.tight() {
 		s.shard.Call(r.GiveUpKept)
@@ -223,7 +224,7 @@ func (c *Cluster) openBlind(s *Stream, b *blindness) error {
 // loseBlind gives a blind replica up: its log is not whole either. It is replaced then.
 func (c *Cluster) loseBlind(s *Stream, b *blindness, err error) {
 	s.closeReplica()
-	c.lose(s, b.id, fmt.Errorf("%w; before that: %w", err, b.cause))
+	c.lose(s, b.id, fmt.Errorf("%w: its log: %v; its state: %v", replica.ErrLost, err, b.cause)) // Nothing to mend a log with.
 	s.blind.CompareAndSwap(b, nil)
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/storage"
+	"github.com/cleatkv/cleat/internal/wal"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -171,9 +172,43 @@ func TestBlindVotesAndDoesNotLead(t *testing.T) {
 	c.start(2)
 	c.formed(2)
 	c.same(before)
+	if c.marked(1, lostMarking) || c.marked(1, suspectMarking) {
+		t.Error("it counts as lost")
+	}
 }
 
-// The same for a bucket in the database that all of them share.
+// One whose log is damaged as well is lost, and replaced.
+func TestBlindWithDamagedLogIsReplaced(t *testing.T) {
+	c := prepareTrio(t, 3)
+	disk := &spoiler{FS: vfs.NewMem()}
+	c.fs[1] = disk
+	c.startAll()
+	before := c.longAgo()
+	was, _ := before.On(c.servers[1].id.server)
+	engine := c.engineOn(1, "KV_b")
+	c.servers[1].Close()
+	storageLosses["damaged"](t, c.fs[1], engine)
+	disk.left.Store(1 << 30)
+	c.start(1)
+	c.formed(1)
+	s := waitStream(t, c.servers[1], "KV_b")
+	eventually(t, "a replica without a state", func() bool { r := s.rep.Load(); return r != nil && r.Blind() })
+	r := s.rep.Load()
+	s.shard.Call(func() {
+		r.Outlive(&wal.DamageError{Group: s.id, Reason: "of this test", Lost: []wal.LostRange{{First: 1, Last: 2}}})
+	})
+	disk.left.Store(0)
+	eventually(t, "another replica in its place", func() bool {
+		now, ok := c.servers[0].Stream("$G", "KV_b").Assignment().On(c.servers[1].id.server)
+		return ok && now.ID != was.ID
+	})
+	c.settled("KV_b", 3)
+	if !c.marked(1, lostMarking) {
+		t.Error("it is not marked as lost")
+	}
+}
+
+// A state is rebuilt also for a bucket in the database that all of them share.
 func TestRocksStateIsRebuilt(t *testing.T) {
 	c := newTrio(t, 3)
 	cfg := bucket("b", 3, api.FileStorage)
