@@ -303,14 +303,35 @@ func TestPromiseWatchersGoOnSoon(t *testing.T) {
 	}
 }
 
+// bucketAlone is a bucket on the only server there is.
+func bucketAlone(t *testing.T) ([]*process.Server, jetstream.KeyValue) {
+	t.Helper()
+	servers := []*process.Server{process.New(t, "")}
+	js, err := jetstream.New(roaming(t, servers, 0))
+	must(t, err)
+	kv, err := js.CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: "b", History: 64})
+	must(t, err)
+	return servers, kv
+}
+
+// putAfterRestart kills the server, starts it, and returns the revision of a put to k then.
+func putAfterRestart(t *testing.T, s *process.Server, kv jetstream.KeyValue) (revision uint64) {
+	t.Helper()
+	s.Kill()
+	must(t, s.Start())
+	untilDone(t, func() (err error) {
+		ctx, cancel := context.WithTimeout(testContext(t), time.Second)
+		defer cancel()
+		revision, err = kv.Put(ctx, "k", nil)
+		return err
+	})
+	return revision
+}
+
 // Watchers go on when the only server there is was killed and started again.
 func TestWatchersGoOnAfterRestart(t *testing.T) {
-	servers := []*process.Server{process.New(t, "")}
+	servers, kv := bucketAlone(t)
 	ctx := testContext(t)
-	writer, err := jetstream.New(roaming(t, servers, 0))
-	must(t, err)
-	kv, err := writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", History: 64})
-	must(t, err)
 	last, err := kv.Put(ctx, "k", nil)
 	must(t, err)
 	all := append(followJS(t, servers, 0, "b"), follow(t, servers, 0, "b")...)
@@ -327,14 +348,7 @@ func TestWatchersGoOnAfterRestart(t *testing.T) {
 	}
 	arrive()
 	time.Sleep(3 * time.Second) // They have lasted long enough to be noted.
-	servers[0].Kill()
-	must(t, servers[0].Start())
-	untilDone(t, func() error {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		last, err = kv.Put(ctx, "k", nil)
-		return err
-	})
+	last = putAfterRestart(t, servers[0], kv)
 	arrive()
 	for _, f := range all {
 		f.check(t, last)
@@ -343,14 +357,10 @@ func TestWatchersGoOnAfterRestart(t *testing.T) {
 
 // Who asked for updates only and got none gets none of before, either, when the server was started again.
 func TestPromiseUpdatesOnlyAfterRestart(t *testing.T) {
-	servers := []*process.Server{process.New(t, "")}
+	servers, kv := bucketAlone(t)
 	ctx := testContext(t)
-	writer, err := jetstream.New(roaming(t, servers, 0))
-	must(t, err)
-	kv, err := writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", History: 64})
-	must(t, err)
 	for range 3 {
-		_, err = kv.Put(ctx, "k", nil)
+		_, err := kv.Put(ctx, "k", nil)
 		must(t, err)
 	}
 	all := followJS(t, servers, 0, "b", "updates")
@@ -369,15 +379,7 @@ func TestPromiseUpdatesOnlyAfterRestart(t *testing.T) {
 	}()
 	all = append(all, updates)
 	time.Sleep(3 * time.Second) // They have lasted long enough to be noted.
-	servers[0].Kill()
-	must(t, servers[0].Start())
-	var last uint64
-	untilDone(t, func() error {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		last, err = kv.Put(ctx, "k", nil)
-		return err
-	})
+	last := putAfterRestart(t, servers[0], kv)
 	for _, f := range all {
 		untilDone(t, func() error {
 			f.mu.Lock()

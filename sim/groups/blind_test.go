@@ -49,30 +49,15 @@ func TestSimLostStates(t *testing.T) {
 
 // TestSimFindsForgottenLog plants servers that begin a new log with the new state.
 func TestSimFindsForgottenLog(t *testing.T) {
-	got := ""
-	for seed := uint64(1); seed <= 400 && got == ""; seed++ {
-		got = plantBlind(seed, "the log goes with the state")
-	}
+	got := find(func(seed uint64) {
+		w := newWorldOf(catcher{}, seed, "the log goes with the state", 3)
+		w.blinding.on = true
+		w.simulate()
+	})
 	if got == "" {
 		t.Error("found nothing")
 	}
 	t.Log(got)
-}
-
-func plantBlind(seed uint64, plant string) (what string) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case found:
-			what = string(p)
-		default:
-			panic(p)
-		}
-	}()
-	w := newWorldOf(catcher{}, seed, plant, 3)
-	w.blinding.on = true
-	w.simulate()
-	return ""
 }
 
 // loseState takes the state of a server that lost power, as long as another one has a state that all logs of those

@@ -51,30 +51,15 @@ func TestSimSuspects(t *testing.T) {
 
 // TestSimFindsHastyNack plants suspects that take the word of one member for that of enough.
 func TestSimFindsHastyNack(t *testing.T) {
-	got := ""
-	for seed := uint64(1); seed <= 400 && got == ""; seed++ {
-		got = plantMend(seed, "one word is enough")
-	}
+	got := find(func(seed uint64) {
+		w := newWorldOf(catcher{}, seed, "one word is enough", 3)
+		w.mending.on = true
+		w.simulate()
+	})
 	if got == "" {
 		t.Error("found nothing")
 	}
 	t.Log(got)
-}
-
-func plantMend(seed uint64, plant string) (what string) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case found:
-			what = string(p)
-		default:
-			panic(p)
-		}
-	}()
-	w := newWorldOf(catcher{}, seed, plant, 3)
-	w.mending.on = true
-	w.simulate()
-	return ""
 }
 
 // damage changes a bit of what was written last to the log of a server that lost power.

@@ -61,31 +61,16 @@ func TestSimReform(t *testing.T) {
 // TestSimFindsWrongReform plants what the rules are there for.
 func TestSimFindsWrongReform(t *testing.T) {
 	for plant, size := range map[string]uint64{"nobody freezes": 4, "any whole log will do": 3} {
-		got := ""
-		for seed := uint64(1); seed <= 400 && got == ""; seed++ {
-			got = plantReform(seed, plant, size)
-		}
+		got := find(func(seed uint64) {
+			w := newWorldOf(catcher{}, seed, plant, size)
+			w.reforming.on = true
+			w.simulateReform()
+		})
 		if !strings.Contains(got, "is lost") && !strings.Contains(got, "differ") {
 			t.Errorf("%s: found %q", plant, got)
 		}
 		t.Logf("%s: %s", plant, got)
 	}
-}
-
-func plantReform(seed uint64, plant string, size uint64) (what string) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case found:
-			what = string(p)
-		default:
-			panic(p)
-		}
-	}()
-	w := newWorldOf(catcher{}, seed, plant, size)
-	w.reforming.on = true
-	w.simulateReform()
-	return ""
 }
 
 // simulateReform ends when the group serves, with a majority or anew.

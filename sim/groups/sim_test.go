@@ -99,17 +99,23 @@ func TestSimFindsPlanted(t *testing.T) {
 		"the disk forgets":           {"node", "replicas differ"},
 		"the dead go on to beat":     {"nobody leads"},
 	} {
-		got := ""
-		for seed := uint64(1); seed <= 400 && got == ""; seed++ {
-			got = plantOne(seed, plant)
-		}
+		got := find(func(seed uint64) { simulate(catcher{}, seed, plant) })
 		if !slices.ContainsFunc(want, func(w string) bool { return strings.Contains(got, w) }) {
 			t.Errorf("%s: found %q", plant, got)
 		}
 	}
 }
 
-func plantOne(seed uint64, plant string) (what string) {
+// find runs a simulation with a fault planted, seed after seed, until a check finds it.
+func find(run func(seed uint64)) (what string) {
+	for seed := uint64(1); seed <= 400 && what == ""; seed++ {
+		what = caught(func() { run(seed) })
+	}
+	return what
+}
+
+// caught returns what a check of a world with a catcher found.
+func caught(run func()) (what string) {
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -119,7 +125,7 @@ func plantOne(seed uint64, plant string) (what string) {
 			panic(p)
 		}
 	}()
-	simulate(catcher{}, seed, plant)
+	run()
 	return ""
 }
 
