@@ -1,9 +1,12 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -37,6 +40,25 @@ func (n *node) boundMemory() error {
 		return nil
 	})
 	return nil
+}
+
+// memoryBytes is the memory that this process may use: that of the machine, or of its control group
+// if that is less; 0 if it is not known.
+func memoryBytes(root fs.FS) (bytes int64) {
+	if b, err := fs.ReadFile(root, "proc/meminfo"); err == nil {
+		if _, rest, ok := strings.Cut(string(b), "MemTotal:"); ok {
+			if f := strings.Fields(rest); len(f) > 0 {
+				kib, _ := strconv.ParseInt(f[0], 10, 64)
+				bytes = kib << 10
+			}
+		}
+	}
+	if b, err := fs.ReadFile(root, "sys/fs/cgroup/memory.max"); err == nil {
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n < bytes {
+			bytes = n
+		}
+	}
+	return bytes
 }
 
 func boundGarbage(stop <-chan struct{}) {

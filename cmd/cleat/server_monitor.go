@@ -94,14 +94,17 @@ type accountFigures struct {
 }
 
 func (f accountFigures) Names() []string {
-	var names []string
+	c, names := f.cfg(), []string(nil)
 	for _, a := range f.broker.Accounts() {
+		if a.Name() == config.DefaultSystemAccount && c.SystemAccount != a.Name() && c.Account(a.Name()) == nil {
+			continue // The broker has it in any case; here another one is the system account.
+		}
 		names = append(names, a.Name())
 	}
 	return names
 }
 
-// Account counts messages of the connections that are open; the broker keeps no counts by account.
+// Account implements monitor.Accounts.
 func (f accountFigures) Account(name string) (monitor.Account, bool) {
 	a := f.broker.Lookup(name)
 	if a == nil {
@@ -112,17 +115,10 @@ func (f accountFigures) Account(name string) (monitor.Account, bool) {
 		configured := c.Account(name)
 		out.JetStream = configured != nil && configured.JetStream != nil
 	}
-	for _, conn := range f.front.Connections(false) {
-		if conn.Account != name {
-			continue
-		}
-		out.Connections++
-		out.SentMsgs += conn.OutMsgs
-		out.SentBytes += conn.OutBytes
-		out.ReceivedMsgs += conn.InMsgs
-		out.ReceivedBytes += conn.InBytes
-	}
-	out.TotalConnections = out.Connections
+	t := f.front.AccountTotals(name)
+	out.Connections, out.TotalConnections, out.SlowConsumers = t.Connections, t.TotalConnections, t.SlowConsumers
+	out.SentMsgs, out.SentBytes = t.OutMsgs, t.OutBytes
+	out.ReceivedMsgs, out.ReceivedBytes = t.InMsgs, t.InBytes
 	return out, true
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
@@ -42,7 +43,19 @@ func (f streamFigures) Usage() monitor.Usage {
 			u.ReservedStorage += reserved
 		}
 	}
+	f.physical(&u)
 	return u
+}
+
+// physical puts what the machine has where the configuration sets no limit, for tools that tell how
+// much of it is in use.
+func (f streamFigures) physical(u *monitor.Usage) {
+	if room, ok := f.cluster.Room(); ok && u.MaxStorage < 0 {
+		u.MaxStorage = int64(u.Storage) + room
+	}
+	if all := memoryBytes(os.DirFS("/")); all > 0 && u.MaxMemory < 0 {
+		u.MaxMemory = all
+	}
 }
 
 // Meta is nil outside of a cluster, as tools expect.

@@ -65,6 +65,13 @@ func (d *disk) checkpointBytes() int64 {
 	return checkpointBytes
 }
 
+// Room is how many bytes more the disk has for messages, as of a moment ago; ok is false where it
+// does not tell.
+func (c *Cluster) Room() (bytes int64, ok bool) {
+	room := c.disk.room.Load()
+	return max(0, room), room != math.MaxInt64
+}
+
 // lookAtDisk finds out how much room there is for more messages.
 func (c *Cluster) lookAtDisk(now time.Time) {
 	if c.log.NoSpace() {

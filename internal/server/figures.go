@@ -56,6 +56,60 @@ type Totals struct {
 	Start                              time.Time
 }
 
+// AccountTotals are the figures of the connections of one account, open and closed. A connection counts
+// for an account once it belongs to it.
+type AccountTotals struct {
+	Connections, TotalConnections      int
+	InMsgs, InBytes, OutMsgs, OutBytes int64
+	SlowConsumers                      int64
+}
+
+func (t *AccountTotals) add(c *ConnInfo) {
+	t.TotalConnections++
+	t.InMsgs += c.InMsgs
+	t.InBytes += c.InBytes
+	t.OutMsgs += c.OutMsgs
+	t.OutBytes += c.OutBytes
+}
+
+// AccountTotals sums up what the connections of an account have moved since the start.
+func (s *Server) AccountTotals(account string) AccountTotals {
+	s.mu.Lock()
+	var t AccountTotals
+	if gone := s.mu.accounts[account]; gone != nil {
+		t = *gone
+	}
+	conns := make([]*conn, 0, len(s.mu.conns))
+	for _, c := range s.mu.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		if a := c.client.Account(); a != nil && a.Name() == account {
+			info := c.describe(false)
+			t.add(&info)
+			t.Connections++
+		}
+	}
+	return t
+}
+
+// settle adds a connection that has gone to the totals of its account. s.mu is held.
+func (s *Server) settle(c *ConnInfo) {
+	if c.Account == "" {
+		return // It never said who it was.
+	}
+	t := s.mu.accounts[c.Account]
+	if t == nil {
+		t = new(AccountTotals)
+		s.mu.accounts[c.Account] = t
+	}
+	t.add(c)
+	if c.Reason == SlowConsumer.String() {
+		t.SlowConsumers++
+	}
+}
+
 type tlsFigures struct{ version, cipher string }
 
 // figures is what was moved, by one connection or by many.

@@ -31,6 +31,7 @@ type Server struct {
 		listener net.Listener
 		conns    map[uint64]*conn
 		closed   closedRing
+		accounts map[string]*AccountTotals // of the connections that are gone
 		ownURLs  []string
 		peerURLs []string
 
@@ -66,6 +67,7 @@ func New(o Options, b *broker.Broker) (*Server, error) {
 	s := &Server{broker: b, start: time.Now(), done: make(chan struct{})}
 	s.opts.Store(&o)
 	s.mu.conns = make(map[uint64]*conn)
+	s.mu.accounts = make(map[string]*AccountTotals)
 	s.mu.closed.limit = o.ClosedMax
 	b.WatchAccounts(s.serveUserInfo)
 	return s, nil
@@ -227,6 +229,7 @@ func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	delete(s.mu.conns, c.id)
 	s.mu.closed.add(info)
+	s.settle(&info)
 	s.mu.Unlock()
 	s.gone.add(final)
 	s.log().Debug("Client connection closed: "+info.Reason, "client", c.String())

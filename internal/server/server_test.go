@@ -465,6 +465,9 @@ func TestFigures(t *testing.T) {
 	p.send("CONNECT {\"verbose\":false,\"name\":\"me\",\"lang\":\"go\",\"version\":\"1.2\"}\r\nSUB a q 7\r\nPUB a 3\r\nabc\r\n")
 	p.until()
 	c := s.Connections(true)
+	for end := time.Now().Add(5 * time.Second); len(c) == 1 && c[0].InMsgs == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		c = s.Connections(true) // What came in is counted once all of it that was read has been dealt with.
+	}
 	if len(c) != 1 {
 		t.Fatalf("%d connections", len(c))
 	}
@@ -474,6 +477,10 @@ func TestFigures(t *testing.T) {
 		len(i.Subs) != 1 || i.Subs[0].Queue != "q" || i.Subs[0].Msgs != 1 {
 		t.Errorf("%+v", i)
 	}
+	want := AccountTotals{Connections: 1, TotalConnections: 1, InMsgs: 1, InBytes: 3, OutMsgs: 1, OutBytes: 3}
+	if got := s.AccountTotals("$G"); got != want {
+		t.Errorf("account %+v, want %+v", got, want)
+	}
 	p.nc.Close()
 	for end := time.Now().Add(5 * time.Second); len(s.Closed()) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -482,6 +489,10 @@ func TestFigures(t *testing.T) {
 	}
 	if x := s.Closed()[0]; x.Reason != "Client Closed" || x.InMsgs != 1 || x.Stop.IsZero() {
 		t.Errorf("%+v", x)
+	}
+	want.Connections = 0
+	if got := s.AccountTotals("$G"); got != want {
+		t.Errorf("account of closed connections %+v, want %+v", got, want)
 	}
 	if total := s.Totals(); total.InMsgs != 1 || total.OutBytes != 3 || total.Connections != 0 || total.TotalConnections != 1 {
 		t.Errorf("%+v", total)
