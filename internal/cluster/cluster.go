@@ -85,6 +85,7 @@ type Options struct {
 
 	balanceAfter time.Duration // see balance; of tests
 	stuckAfter   time.Duration // see reform.go; 0: stuckAfter
+	mendEvery    time.Duration // see mend.go; 0: mendEvery
 
 	// OnFatal is called once if the server must stop because its log can no longer be
 	// trusted. It must not block.

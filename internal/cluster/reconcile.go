@@ -26,7 +26,7 @@ func (c *Cluster) wakeReconciler() {
 // reconcileLoop makes this server match the meta group's decisions. It alone opens, changes and
 // drops streams, and sees after the replicas that are lost.
 func (c *Cluster) reconcileLoop() {
-	ticker := time.NewTicker(mendEvery)
+	ticker := time.NewTicker(cmp.Or(c.opts.mendEvery, mendEvery))
 	defer ticker.Stop()
 	for {
 		select {

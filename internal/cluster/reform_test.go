@@ -39,7 +39,7 @@ func (c *trio) garble(lost ...int) {
 	c.startAll()
 }
 
-func soon(o *Options) { o.stuckAfter = 300 * time.Millisecond }
+func soon(o *Options) { o.stuckAfter, o.mendEvery = 300*time.Millisecond, 50*time.Millisecond }
 
 // replicated makes a bucket with so many replicas and something in it.
 func (c *trio) replicated(n int) *meta.Stream {
