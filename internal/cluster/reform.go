@@ -49,7 +49,7 @@ type frozenMark struct {
 	Remains replica.Remains `json:"remains"`
 }
 
-// stuck is what a server knows of a stream that nobody leads. The reconciler's, but for why.
+// stuck is what a server knows of a stream that nobody leads. It is the reconciler's.
 type stuck struct {
 	since time.Time // when a leader was last missed first
 	heard map[uint64]heardRemains
