@@ -715,7 +715,7 @@ func TestServerWords(t *testing.T) {
 		{"server -c " + bad, 1, "cleat: " + bad + `:2:1: unknown field "foo"` + "\n"},
 		{"server foo", 1, "cleat: unrecognized command: \"foo\"\n"},
 		{"server -sl foo", 1, "cleat: unknown signal \"foo\"\n"},
-		{"server -sl reload=x", 1, "cleat: invalid pid: x\n"},
+		{"server -sl reload=x", 1, "cleat: invalid pid: x: it is no process id, nor a file that holds one\n"},
 		{"server -sl reload=1=2", 1, "cleat: invalid signal parameters: [2]\n"},
 		{"server -sl reload=999999999", 1, "cleat: \nsignal \"reload\" 999999999: no such process\n"},
 		{"server -v", 0, "cleat: v0.1.0 (NATS protocol v2.11.0)\n"},

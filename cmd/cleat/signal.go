@@ -81,7 +81,7 @@ func choosePIDs(exe, who string) ([]int, error) {
 	if prefix != "" {
 		pid, err := strconv.Atoi(prefix)
 		if err != nil {
-			return nil, fmt.Errorf("invalid pid: %s", prefix)
+			return nil, fmt.Errorf("invalid pid: %s: it is no process id, nor a file that holds one", prefix)
 		}
 		if !glob {
 			return []int{pid}, nil

@@ -194,16 +194,15 @@ func (r *restore) lastReply() string {
 
 // complete waits for all that was proposed, and does what comes behind the messages.
 func (r *restore) complete() error {
-	if last := r.state.LastSeq; last > r.last {
-		r.propose(&stream.Restored{Prev: r.last, Seq: last}) // What was last is gone, but not its sequence.
+	if last := r.state.LastSeq; last > r.last { // What was last is gone, but not its sequence.
+		if err := r.propose(&stream.Restored{Prev: r.last, Seq: last}); err != nil {
+			return err
+		}
 	}
 	for _, seq := range r.removed {
-		r.offer(stream.EncodeDelete(&stream.Delete{Seq: seq}), func(result any) *api.Error {
-			if err := result.(*stream.Result).Err; !errors.Is(err, api.ErrSequenceNotFound) {
-				return err
-			}
-			return nil
-		})
+		if err := r.offer(stream.EncodeDelete(&stream.Delete{Seq: seq}), unlessMissing); err != nil {
+			return err
+		}
 	}
 	for _, bc := range r.consumers {
 		if err := r.consumer(bc); err != nil {
@@ -225,10 +224,7 @@ func (r *restore) consumer(bc *backup.Consumer) error {
 	if q.Config.AckPolicy == api.AckNone {
 		done = bc.State.Delivered.Stream
 	}
-	r.offer(createCommand(&consumer.Create{Config: q.Config, Fresh: true, From: done + 1}), func(result any) *api.Error {
-		return result.(*stream.Result).Err
-	})
-	return r.failure()
+	return r.offer(createCommand(&consumer.Create{Config: q.Config, Fresh: true, From: done + 1}), anyRefusal)
 }
 
 // abandon takes the unfinished stream away, unless another one has its name by now, and says why.
@@ -279,11 +275,22 @@ func (r *restore) Removed(seq uint64) error {
 func (r *restore) propose(m *stream.Restored) error {
 	r.last = m.Seq
 	r.buf = stream.AppendRestored(r.buf[:0], m)
-	return r.offer(r.buf, func(result any) *api.Error { return result.(*stream.Result).Err })
+	return r.offer(r.buf, anyRefusal)
+}
+
+// anyRefusal is the judge of commands that have to succeed.
+func anyRefusal(r *stream.Result) *api.Error { return r.Err }
+
+// unlessMissing is the judge of deletions.
+func unlessMissing(r *stream.Result) *api.Error {
+	if r.Err != nil && errors.Is(r.Err, api.ErrSequenceNotFound) {
+		return nil
+	}
+	return r.Err
 }
 
 // offer proposes a command once there is room; judge finds the refusal in its result.
-func (r *restore) offer(command []byte, judge func(any) *api.Error) error {
+func (r *restore) offer(command []byte, judge func(*stream.Result) *api.Error) error {
 	size := len(command)
 	err := r.wait(func() bool {
 		ok := r.mu.messages == 0 || r.mu.messages < restoringMax && r.mu.bytes+size <= restoringBytesMax
@@ -297,7 +304,7 @@ func (r *restore) offer(command []byte, judge func(any) *api.Error) error {
 	}
 	r.cs.Propose(command, cluster.WaiterFunc(func(result any, err error) {
 		if err == nil {
-			if refused := judge(result); refused != nil {
+			if refused := judge(result.(*stream.Result)); refused != nil {
 				err = refused
 			}
 		}
