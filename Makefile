@@ -15,7 +15,8 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state linearizable linearizable-mix
+        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state cluster-scale \
+        cluster-rebirth cluster-workers linearizable linearizable-mix
 
 help: ## List the commands.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -89,6 +90,15 @@ cluster-rest: build ## Take servers from three whose buckets nobody uses, CYCLES
 
 cluster-state: build ## Send a server that was away for long a state of MIB MiB, and break the connections on the way.
 	$(CHAOS) -run TestChaosSnapshotResume -mib $(MIB)
+
+cluster-scale: build ## Change the number of replicas of a bucket under load, CYCLES times, and kill a server on the way.
+	$(CHAOS) -run TestChaosScale -kills $(CYCLES)
+
+cluster-rebirth: build ## Delete and create a bucket again while servers are away, CYCLES times.
+	$(CHAOS) -run TestChaosRebirth -kills $(CYCLES)
+
+cluster-workers: build ## Share a durable consumer among workers under CYCLES faults.
+	$(CHAOS) -run TestChaosWorkers -kills $(CYCLES)
 
 linearizable: build ## Check what clients of three servers see under CYCLES faults, over 100,000 operations.
 	$(CHAOS) -run 'TestLinearizableWith|TestStaleReads' -kills $(CYCLES) -ops 100000

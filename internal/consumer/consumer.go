@@ -116,11 +116,15 @@ func (c *Consumer) Config() *api.ConsumerConfig { return &c.cfg }
 // Progress is where the consumer began, and how far it has come.
 func (c *Consumer) Progress() (Start, Mark) { return c.start, c.acks.Delivered() }
 func (c *Consumer) Created() int64          { return c.created }
-func (c *Consumer) Filters() []string       { return c.cursor.filters }
-func (c *Consumer) IsPull() bool            { return c.cfg.DeliverSubject == "" }
-func (c *Consumer) IsDurable() bool         { return c.cfg.Durable != "" }
-func (c *Consumer) Pending() uint64         { return c.pending() }
-func (c *Consumer) Sent() uint64            { return c.relayed }
+
+// Delivered tells whether a message has been delivered, or was passed.
+func (c *Consumer) Delivered(seq uint64) bool { return seq <= c.acks.Delivered().Stream }
+
+func (c *Consumer) Filters() []string { return c.cursor.filters }
+func (c *Consumer) IsPull() bool      { return c.cfg.DeliverSubject == "" }
+func (c *Consumer) IsDurable() bool   { return c.cfg.Durable != "" }
+func (c *Consumer) Pending() uint64   { return c.pending() }
+func (c *Consumer) Sent() uint64      { return c.relayed }
 
 // Stored tells of a new message of the stream whose subject matches a filter, and returns whether
 // a turn would do something about it.

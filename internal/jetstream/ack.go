@@ -12,7 +12,9 @@ import (
 )
 
 // onAck takes an acknowledgement. One that wants an answer gets it once it is certain that the
-// message will not be delivered again: for a replicated consumer when the log has it.
+// message will not be delivered again: for a replicated consumer when the log has it. One of a message that
+// was not delivered as far as is known, since whoever delivered it no longer leads, gets none: the message will be
+// delivered.
 func (f *feed) onAck(m *broker.Msg) {
 	a, ok := consumer.ParseAck(m.Subject, m.Data)
 	if !ok {
@@ -20,7 +22,7 @@ func (f *feed) onAck(m *broker.Msg) {
 	}
 	t := consumer.Turn{Now: time.Now().UnixNano(), Interest: f.set.interest}
 	f.mu.Lock()
-	if f.closed {
+	if f.closed || f.journal.broken || !f.machine.Delivered(a.Seq) {
 		f.mu.Unlock()
 		return
 	}

@@ -51,6 +51,9 @@ type journal struct {
 	sent     []byte
 	answers  []string // to be answered once sent is applied
 	underway bool
+	// broken: what became of a piece is not known, so that the machine may be ahead of the log by what is
+	// in no piece any more. Nothing may follow, and nothing be answered: the feed is about to be replaced.
+	broken bool
 }
 
 // Stored, Removed, Settle and Replaced make the feed an observer of its stream.
@@ -141,7 +144,7 @@ type did struct {
 func (f *feed) act(t *consumer.Turn) (d did) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || f.held {
+	if f.closed || f.held || f.journal.broken {
 		return d
 	}
 	d.more = f.machine.Run(t)
@@ -193,14 +196,15 @@ func (f *feed) collect() {
 }
 
 // propose puts the journal on its way through the stream's log, if there is something in it and
-// nothing under way.
+// nothing under way. Without the lead it stays here: this feed is about to end, and whoever leads begins from
+// what the log has, behind which it must not come.
 func (f *feed) propose() {
-	if !f.logged {
+	if !f.logged || !f.set.st.IsLeader() {
 		return
 	}
 	f.mu.Lock()
 	j := &f.journal
-	if f.closed || j.underway || len(j.next) == 0 {
+	if f.closed || j.broken || j.underway || len(j.next) == 0 {
 		f.mu.Unlock()
 		return
 	}
@@ -222,6 +226,8 @@ func (f *feed) proposed(_ any, err error) {
 		j.next = append(sent, j.next...)
 		j.replies = append(answers, j.replies...)
 		answers = nil
+	} else {
+		j.broken = err != nil
 	}
 	more := len(j.next) > 0
 	f.mu.Unlock()
