@@ -138,6 +138,10 @@ type Cluster struct {
 	wg     sync.WaitGroup
 	fatal  atomic.Pointer[error]
 
+	heldCommands atomic.Int64 // of all groups
+	timed        timed
+	plansChanged atomic.Bool // a stream was given a plan, or has lost its replica; for the plan loop
+
 	disk disk
 
 	closed   sync.Once

@@ -380,5 +380,10 @@ func (p *comparer) obey(g *group, from uint64, m *compareReport) {
 	} else {
 		p.c.markTied(g, m.Member, err)
 	}
-	g.shard.Call(func() { r.Fail(err) })
+	g.shard.Call(func() {
+		r.Fail(err)
+		if g.stream != nil {
+			g.stream.touched.Store(true)
+		}
+	})
 }

@@ -20,6 +20,9 @@ import (
 const (
 	keptFreeShare = 5
 	keptFreeMax   = 256 << 20
+
+	// With so much more room than what waited to be written a moment ago, that is not counted again.
+	roomyBytes = 4 << 30
 )
 
 // disk keeps account of the room for messages.
@@ -28,6 +31,7 @@ type disk struct {
 	full  atomic.Bool   // what was said last
 	tight atomic.Bool   // there is so little that what can be given back is
 	size  atomic.Int64  // bytes of the whole disk, 0 if not known
+	waits atomic.Int64  // bytes that wait in memory to be written, as last counted
 	low   chan struct{} // wakes maintenance: a look may find room again
 
 	reserve reserve
@@ -72,8 +76,9 @@ func (c *Cluster) Room() (bytes int64, ok bool) {
 	return max(0, room), room != math.MaxInt64
 }
 
-// lookAtDisk finds out how much room there is for more messages.
-func (c *Cluster) lookAtDisk(now time.Time) {
+// lookAtDisk finds out how much room there is for more messages. If there is much it may go by an older count of
+// what waits to be written.
+func (c *Cluster) lookAtDisk(now time.Time, count bool) {
 	if c.log.NoSpace() {
 		c.log.LookForSpace()
 	}
@@ -83,12 +88,16 @@ func (c *Cluster) lookAtDisk(now time.Time) {
 		return
 	}
 	c.disk.size.Store(int64(du.TotalBytes))
-	reserve := int64(min(du.TotalBytes/keptFreeShare, keptFreeMax))
-	for _, s := range c.local() {
-		if l := s.local.Load(); l != nil {
-			reserve += max(0, l.engine.Dirty())
+	if count || !c.isRoomy(du.AvailBytes) {
+		waits := int64(0)
+		for _, s := range c.local() {
+			if l := s.local.Load(); l != nil {
+				waits += max(0, l.engine.Dirty())
+			}
 		}
+		c.disk.waits.Store(waits)
 	}
+	reserve := int64(min(du.TotalBytes/keptFreeShare, keptFreeMax)) + c.disk.waits.Load()
 	room := int64(min(du.AvailBytes, math.MaxInt64)) - reserve
 	full := room < 0
 	if room > reserve {
@@ -106,6 +115,9 @@ func (c *Cluster) lookAtDisk(now time.Time) {
 	}
 }
 
+// isRoomy tells whether what is free is far more than what waits to be written can be.
+func (c *Cluster) isRoomy(free uint64) bool { return free >= roomyBytes+uint64(c.disk.waits.Load()) }
+
 // emergency gives up a part of the reserve if something waits to be written, and there is no room for it. It
 // is not for the goroutine of maintenance, which may be waiting for just that.
 func (c *Cluster) emergency(now time.Time) {
@@ -113,7 +125,7 @@ func (c *Cluster) emergency(now time.Time) {
 		return
 	}
 	du, err := c.opts.FS.GetDiskUsage(c.opts.Dir)
-	if err != nil || int64(min(du.AvailBytes, math.MaxInt64)) >= c.waitsForRoom() {
+	if err != nil || c.isRoomy(du.AvailBytes) || int64(min(du.AvailBytes, math.MaxInt64)) >= c.waitsForRoom() {
 		return
 	}
 	freed, err := c.disk.reserve.giveUp(int64(du.TotalBytes), now)

@@ -60,7 +60,7 @@ func (b *blinds) has(member uint64) bool {
 
 func newGroup(c *Cluster, id wal.GroupID, shard *replica.Shard, s *Stream) *group {
 	g := &group{c: c, id: id, shard: shard, stream: s}
-	g.held.offer = g.offer
+	g.held.offer, g.held.total = g.offer, &c.heldCommands
 	return g
 }
 

@@ -141,8 +141,7 @@ func (c *Cluster) balance(now time.Time) {
 	if now.Sub(c.healer.balanced) < balanceEvery {
 		return
 	}
-	streams := slices.SortedFunc(slices.Values(c.local()), func(a, b *Stream) int { return cmp.Compare(a.id, b.id) })
-	for _, s := range streams {
+	for _, s := range c.local() {
 		r := s.rep.Load()
 		if r == nil || s.gone.Load() || !r.Status().Leading {
 			continue

@@ -28,7 +28,8 @@ var errNoLeader = errors.New("cluster: no leader is known")
 // Commands are proposed in the order in which they came.
 type held struct {
 	offer offer
-	count atomic.Int32 // of commands: the fast path looks here only
+	count atomic.Int32  // of commands: the fast path looks here only
+	total *atomic.Int64 // of those of all groups
 
 	sync.Mutex
 	commands []heldCommand
@@ -63,7 +64,7 @@ func (h *held) keep(c heldCommand) {
 	full, closed := len(h.commands) >= holdMax, h.closed
 	if !full && !closed {
 		h.commands = append(h.commands, c)
-		h.count.Store(int32(len(h.commands)))
+		h.counted()
 	}
 	h.Unlock()
 	switch {
@@ -103,13 +104,19 @@ func (h *held) flush() {
 	}
 }
 
+// counted notes how many there are. The caller holds the lock.
+func (h *held) counted() {
+	n := int32(len(h.commands))
+	h.total.Add(int64(n - h.count.Swap(n)))
+}
+
 // drop forgets the first n commands. The caller holds the lock.
 func (h *held) drop(n int) {
 	clear(h.commands[:n])
 	if h.commands = h.commands[n:]; len(h.commands) == 0 {
 		h.commands = nil
 	}
-	h.count.Store(int32(len(h.commands)))
+	h.counted()
 }
 
 // expire refuses what has waited too long.
@@ -126,7 +133,7 @@ func (h *held) expire(now time.Time) {
 		}
 		return late
 	})
-	h.count.Store(int32(len(h.commands)))
+	h.counted()
 	h.Unlock()
 	for _, c := range old {
 		c.waiter.Done(nil, ErrUnavailable)

@@ -48,6 +48,7 @@ func (c *Cluster) lose(s *Stream, id uint64, cause error) {
 		c.opts.Logger.Error(fmt.Sprintf("stream %s > %s: quarantine its replica: %v", s.key.Account, s.key.Name, err))
 	}
 	s.lost.Store(l)
+	c.plansChanged.Store(true)
 	what := "is lost and will not be used again"
 	if suspect(cause) {
 		what = "is quarantined until the others have told what its log has lost"

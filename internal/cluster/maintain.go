@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/replica"
@@ -16,6 +17,10 @@ const (
 	checkpointAge   = 10 * time.Second
 	maintainEvery   = 500 * time.Millisecond
 	tickEvery       = 100 * time.Millisecond
+
+	// Each round visits the streams that something was done with, or is left to do; so many the others, too, for
+	// what nobody thought of, and for damage that a read has met.
+	maintainAll = 4
 )
 
 // maintainLoop makes engines durable, truncates their logs and reclaims space: one engine at a
@@ -25,8 +30,8 @@ func (c *Cluster) maintainLoop() {
 	defer ticker.Stop()
 	dirtySince := make(map[storage.Engine]time.Time)
 	var scrubbing scrubber
-	c.lookAtDisk(time.Now())
-	for {
+	c.lookAtDisk(time.Now(), true)
+	for round := 0; ; round++ {
 		select {
 		case <-c.ctx.Done():
 			return
@@ -34,7 +39,8 @@ func (c *Cluster) maintainLoop() {
 		case <-c.disk.low:
 		}
 		now := time.Now()
-		c.lookAtDisk(now)
+		all := round%maintainAll == 0 || c.tight()
+		c.lookAtDisk(now, all)
 		c.expireWaits(now)
 		c.checkMeta()
 		if c.due(c.metaEngine, dirtySince, now) {
@@ -45,8 +51,10 @@ func (c *Cluster) maintainLoop() {
 			if c.ctx.Err() != nil {
 				return
 			}
-			s.configure()
-			c.maintain(s, dirtySince, now)
+			if touched := s.touched.Swap(false); touched || all || s.unfinished {
+				s.configure()
+				s.unfinished = c.maintain(s, dirtySince, now)
+			}
 		}
 		scrubbing.step(now, c.scrubs)
 	}
@@ -76,20 +84,23 @@ func (c *Cluster) due(e storage.Engine, since map[storage.Engine]time.Time, now 
 	return true
 }
 
-// maintain does what one stream needs.
-func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now time.Time) {
+// maintain does what one stream needs, and tells whether there will be more to do, though nothing happens.
+func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now time.Time) (unfinished bool) {
 	s.maint.Lock()
 	defer s.maint.Unlock()
 	l := s.local.Load()
-	if l == nil || l.closed || !c.checkEngine(s, l) {
-		return
+	if l == nil || l.closed {
+		return false
+	}
+	if !c.checkEngine(s, l) {
+		return !l.told
 	}
 	written := max(0, l.engine.Dirty()-l.dirty)
 	defer func() { l.dirty = l.engine.Dirty() }()
 	if c.due(l.engine, since, now) {
 		if err := l.machine.Checkpoint(); err != nil {
 			c.report(s.key.Account+" > "+s.key.Name, err)
-			return
+			return true
 		}
 		if r := s.rep.Load(); r != nil {
 			s.shard.Call(r.Compact)
@@ -101,7 +112,9 @@ func (c *Cluster) maintain(s *Stream, since map[storage.Engine]time.Time, now ti
 			c.report(s.key.Account+" > "+s.key.Name, e.Squeeze())
 		}
 	}
-	c.report(s.key.Account+" > "+s.key.Name, l.compact(written))
+	more, err := l.compact(written)
+	c.report(s.key.Account+" > "+s.key.Name, err)
+	return more || l.engine.Dirty() > 0 || l.engine.Reclaimable() > 0
 }
 
 // compactStep is about what one call of Compact looks at.
@@ -111,17 +124,13 @@ const compactStep = 16 << 20
 // get that back out of blocks that are half live takes looking at twice as much; twice that lets it
 // catch up. So the wasted space stays bounded whatever the load is, and a purge of very many messages
 // is worked off at leisure.
-func (l *local) compact(written int64) error {
+func (l *local) compact(written int64) (more bool, err error) {
 	for steps := 1 + 4*written/compactStep; steps > 0; steps-- {
-		more, err := l.engine.Compact()
-		if err != nil {
-			return err
-		}
-		if !more {
-			break
+		if more, err = l.engine.Compact(); err != nil || !more {
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 func (c *Cluster) report(what string, err error) {
@@ -172,15 +181,64 @@ func (c *Cluster) tickLoop() {
 		now := time.Now()
 		c.emergency(now)
 		c.forward.expire(now)
-		for _, g := range c.groups() {
-			g.held.flush()
-			g.held.expire(now)
-			if g.stream != nil {
-				g.stream.expire(now.UnixNano())
+		if c.heldCommands.Load() > 0 {
+			for _, g := range c.groups() {
+				g.held.flush()
+				g.held.expire(now)
 			}
+		}
+		for _, s := range c.timed.list() {
+			s.expire(now.UnixNano())
 		}
 		env{c}.TurnEnd()
 	}
+}
+
+// timed are the streams that have something that expires some time, led here or not.
+type timed struct {
+	mu  sync.Mutex
+	all map[*Stream]bool
+}
+
+// note is called whenever a deadline may have come to be; most of the time the stream is known to have one.
+func (t *timed) note(s *Stream) {
+	m := s.Machine()
+	if m == nil {
+		return
+	}
+	if _, ok := m.NextDeadline(); !ok || s.isTimed.Swap(true) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.all == nil {
+		t.all = make(map[*Stream]bool)
+	}
+	t.all[s] = true
+}
+
+// list forgets those that have no deadline any more, and gives the others.
+func (t *timed) list() (all []*Stream) {
+	var doubtful []*Stream
+	t.mu.Lock()
+	for s := range t.all { // order: each is handled alone
+		if m := s.Machine(); m != nil && !s.gone.Load() {
+			if _, ok := m.NextDeadline(); ok {
+				all = append(all, s)
+				continue
+			}
+		}
+		delete(t.all, s)
+		s.isTimed.Store(false)
+		doubtful = append(doubtful, s)
+	}
+	t.mu.Unlock()
+	for _, s := range doubtful { // A deadline may have come between the look and the forgetting.
+		if !s.gone.Load() {
+			t.note(s)
+		}
+	}
+	return all
 }
 
 func (s *Stream) expire(now int64) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
 	"github.com/cleatkv/cleat/internal/replica"
 	"github.com/cleatkv/cleat/internal/storage"
@@ -54,6 +55,17 @@ func TestMaintenanceBoundsSpace(t *testing.T) {
 		c.maintain(s, since, now)
 		most = max(most, blockBytes(t, fs, "data/e"))
 	}
+	// When it says that nothing is left to do that is so: nobody looks until something is done again.
+	rounds := 0
+	for c.maintain(s, since, now) {
+		now = now.Add(maintainEvery)
+		if rounds++; rounds > 1000 {
+			t.Fatal("it never ends")
+		}
+	}
+	if more, err := e.Compact(); more || err != nil || e.Dirty() > 0 || e.Reclaimable() > 0 {
+		t.Errorf("after %d rounds %d bytes wait, %d can be given back, and there is more to compact: %v, %v", rounds, e.Dirty(), e.Reclaimable(), more, err)
+	}
 	t.Logf("at most %d MiB of blocks, %d MiB live", most>>20, live>>20)
 	if most > 2*live+block+waiting {
 		t.Errorf("%d MiB of blocks, %d MiB live", most>>20, live>>20)
@@ -88,4 +100,44 @@ func blockBytes(t *testing.T, fs vfs.FS, dir string) (n int64) {
 		}
 	}
 	return n
+}
+
+// Streams are looked at for what has expired as long as something in them expires some time, also when that was
+// so once before, and after a restart.
+func TestStreamsWithDeadlinesAreTimed(t *testing.T) {
+	fs := vfs.NewMem()
+	c := start(t, Options{FS: fs, Name: "S1"})
+	limited := bucket("b", 1, api.FileStorage)
+	limited.MaxAge = 300 * time.Millisecond
+	create(t, c, limited)
+	create(t, c, bucket("other", 1, api.FileStorage))
+	s, other := waitStream(t, c, "KV_b"), waitStream(t, c, "KV_other")
+	expires := func(key string) {
+		t.Helper()
+		eventually(t, key+" is gone, and nothing is looked at", func() bool {
+			_, err := get(t, s, key)
+			return err != nil && len(c.timed.list()) == 0
+		})
+	}
+	for _, key := range []string{"$KV.b.one", "$KV.b.two"} {
+		if _, err := put(t, s, key, "v"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := put(t, other, "$KV.other.k", "v"); err != nil {
+			t.Fatal(err)
+		}
+		if all := c.timed.list(); len(all) > 1 || len(all) == 1 && all[0] != s {
+			t.Errorf("%d streams are looked at", len(all))
+		}
+		expires(key)
+	}
+	if _, err := put(t, s, "$KV.b.three", "v"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = start(t, Options{FS: fs, Name: "S1"})
+	s = waitStream(t, c, "KV_b")
+	expires("$KV.b.three")
 }

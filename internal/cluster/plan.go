@@ -28,22 +28,29 @@ type planner struct {
 func (c *Cluster) planLoop() {
 	ticker := time.NewTicker(planEvery)
 	defer ticker.Stop()
+	var moving []*Stream
 	for round := 0; ; round++ {
 		select {
 		case <-c.ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		now := time.Now()
 		c.introduce()
 		c.planMeta()
 		if round%healRounds == 0 {
-			c.heal(time.Now())
-			c.balance(time.Now())
+			c.heal(now)
+			c.balance(now)
+			c.metaGroup.compare(now)
+			for _, s := range c.local() {
+				s.compare(now)
+			}
 		}
-		c.metaGroup.compare(time.Now())
-		for _, s := range c.local() {
+		if c.plansChanged.Swap(false) || round%healRounds == 0 {
+			moving = slices.DeleteFunc(c.local(), func(s *Stream) bool { return s.Assignment().Plan == nil && s.lost.Load() == nil })
+		}
+		for _, s := range moving {
 			s.plan()
-			s.compare(time.Now())
 			s.replace()
 		}
 	}
@@ -68,7 +75,7 @@ func (c *Cluster) introduce() {
 
 const (
 	planEvery  = 200 * time.Millisecond
-	healRounds = 5 // between two looks at servers that are gone, or back
+	healRounds = 5 // between two looks at servers that are gone, or back, and at all streams
 )
 
 // plan takes the next step of a stream's plan.

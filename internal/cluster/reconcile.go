@@ -61,6 +61,9 @@ func (c *Cluster) reconcileLoop() {
 // reconcile handles one stream.
 func (c *Cluster) reconcile(k meta.Key) error {
 	want := c.Meta().Stream(k)
+	if want != nil && want.Plan != nil {
+		defer c.plansChanged.Store(true)
+	}
 	c.mu.RLock()
 	have := c.streams[k]
 	c.mu.RUnlock()

@@ -31,6 +31,9 @@ type Stream struct {
 
 	configuring atomic.Bool // a change of configuration is on its way through the log
 	expiring    atomic.Bool // an expiry command is
+	isTimed     atomic.Bool // it is among those that have a deadline
+	touched     atomic.Bool // something was done with it since it was last looked after
+	unfinished  bool        // there was more to do then; the maintenance loop's
 	planning    planner
 
 	lost atomic.Pointer[loss] // the replica of this server that must not be used any more
@@ -135,12 +138,20 @@ var ErrNoReplica = errors.New("cluster: no replica of the stream on this server"
 
 // leaderChanged runs on the replica's owner.
 func (s *Stream) leaderChanged() {
+	s.touched.Store(true)
+	s.c.timed.note(s)
 	s.configure()
 	s.c.checkReady(s)
 }
 
 // applied runs on the replica's owner.
-func (s *Stream) applied() { s.c.checkReady(s) }
+func (s *Stream) applied() {
+	if !s.touched.Load() { // So that processors need not pass it on with each write.
+		s.touched.Store(true)
+	}
+	s.c.timed.note(s)
+	s.c.checkReady(s)
+}
 
 // configure proposes the configuration that the meta group has decided, if the stream has an older
 // one and leads here. It is called whenever one of the two may have become true.
