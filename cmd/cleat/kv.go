@@ -32,6 +32,7 @@ A bucket holds keys, a key holds a value and, if the bucket keeps them, the valu
 	k.addOutputFlag(cmd)
 	cmd.AddCommand(
 		k.addCommand(), k.editCommand(), k.infoCommand(), k.compactCommand(),
+		k.backupCommand(), k.restoreCommand(),
 		k.putCommand(), k.createCommand(), k.updateCommand(),
 		k.getCommand(), k.historyCommand(), k.revertCommand(),
 		k.delCommand(), k.purgeCommand(), k.watchCommand(), k.lsCommand(),

@@ -73,6 +73,7 @@ var apiHints = map[jetstream.ErrorCode]string{
 	10054: "the bucket bounds the size of a value: cleat kv edit BUCKET --max-value-size SIZE",
 	10074: "this server is alone: add BUCKET without --replicas, or to a cluster",
 	10077: "the bucket is full: delete keys, or cleat kv edit BUCKET --max-bucket-size SIZE",
+	10130: "delete it first, or restore to another server: cleat kv del BUCKET",
 	10165: "a time to live is at least a second",
 	10166: "keys of this bucket have no time to live of their own yet: cleat kv edit BUCKET --marker-ttl 1h",
 }

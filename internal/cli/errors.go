@@ -147,10 +147,13 @@ func IsWrongSequence(err error) bool {
 		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
+// nameInUseRestore is the refusal to restore a stream that is there.
+const nameInUseRestore jetstream.ErrorCode = 10130
+
 func apiExitCode(e *jetstream.APIError) int {
 	switch e.ErrorCode {
 	case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant,
-		jetstream.JSErrCodeStreamNameInUse:
+		jetstream.JSErrCodeStreamNameInUse, nameInUseRestore:
 		return ExitConflict
 	case jetstream.JSErrCodeJetStreamNotEnabledForAccount:
 		return ExitAuth
