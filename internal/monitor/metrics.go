@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +39,7 @@ func (m *Monitor) newMetrics() http.Handler {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		collectFunc(m.collect),
+		&described{collect: m.collect},
 		operations{m},
 	)
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
@@ -47,19 +48,28 @@ func (m *Monitor) newMetrics() http.Handler {
 // Register adds metrics another package owns.
 func (m *Monitor) Register(c prometheus.Collector) error { return m.registry.Register(c) }
 
-// collectFunc is a collector whose metrics are only known when they are collected.
-type collectFunc func(emit)
+// described is a collector whose metrics are only known when they are collected.
+type described struct {
+	collect func(emit)
+	// descs are by name, which says what a metric's labels are: to make one costs more than the metric itself.
+	descs sync.Map
+}
 
-func (collectFunc) Describe(chan<- *prometheus.Desc) {}
+// Describe tells nothing beforehand.
+func (*described) Describe(chan<- *prometheus.Desc) {}
 
-func (f collectFunc) Collect(ch chan<- prometheus.Metric) {
-	f(func(name, help string, v float64, labels, values []string) {
-		d := prometheus.NewDesc(name, help, labels, nil)
+// Collect makes the metrics.
+func (c *described) Collect(ch chan<- prometheus.Metric) {
+	c.collect(func(name, help string, v float64, labels, values []string) {
+		d, ok := c.descs.Load(name)
+		if !ok {
+			d, _ = c.descs.LoadOrStore(name, prometheus.NewDesc(name, help, labels, nil))
+		}
 		kind := prometheus.GaugeValue
 		if strings.HasSuffix(name, "_total") {
 			kind = prometheus.CounterValue
 		}
-		ch <- prometheus.MustNewConstMetric(d, kind, v, values...)
+		ch <- prometheus.MustNewConstMetric(d.(*prometheus.Desc), kind, v, values...)
 	})
 }
 
