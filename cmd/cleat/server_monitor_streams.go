@@ -58,6 +58,10 @@ func (f streamFigures) physical(u *monitor.Usage) {
 	}
 }
 
+func (f streamFigures) Requests(account string) (total, errors uint64) {
+	return f.streams.RequestsOf(account)
+}
+
 // Meta is nil outside of a cluster, as tools expect.
 func (f streamFigures) Meta() *monitor.MetaCluster {
 	if !f.cluster.Clustered() {

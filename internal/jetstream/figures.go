@@ -16,6 +16,17 @@ func (s *Service) Requests() (total, errors uint64) {
 	return total, errors
 }
 
+// RequestsOf counts the requests of one account.
+func (s *Service) RequestsOf(account string) (total, errors uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	a := s.accounts[account]
+	if a == nil {
+		return 0, 0
+	}
+	return a.total.Load(), a.errors.Load()
+}
+
 // Consumers describes the consumers of a stream that this server runs, in order of name.
 func (s *Service) Consumers(cs *cluster.Stream) []api.ConsumerInfo {
 	h := s.of(cs)

@@ -232,6 +232,7 @@ func (m *Monitor) accountDetails(streams []Stream, q JszQuery) []*AccountDetail 
 	}
 	out := make([]*AccountDetail, 0, len(byName))
 	for _, a := range byName {
+		a.API.Total, a.API.Errors = m.src.JetStream.Requests(a.Name)
 		out = append(out, a)
 	}
 	slices.SortFunc(out, func(a, b *AccountDetail) int { return cmp.Compare(a.Name, b.Name) })

@@ -66,6 +66,13 @@ func (*sample) Usage() Usage {
 	return Usage{MaxMemory: 1 << 20, MaxStorage: 1 << 30, Storage: 500, Accounts: 1, HAAssets: 1, APITotal: 9, APIErrors: 2, APIInflight: 1}
 }
 
+func (*sample) Requests(account string) (total, errors uint64) {
+	if account == "A" {
+		return 7, 2
+	}
+	return 0, 0
+}
+
 func (*sample) Meta() *MetaCluster {
 	return &MetaCluster{Name: "C", Leader: "n1", Peer: "p", Size: 1, QuorumNeeded: 1, Replicas: []*api.PeerInfo{{Name: "n2", Current: true, Peer: "q"}}}
 }
@@ -348,7 +355,8 @@ func TestJszLevels(t *testing.T) {
 	if j := jsz(""); j.Streams != 1 || j.Consumers != 1 || j.Messages != 5 || j.Bytes != 500 || j.AccountDetails != nil || j.Meta.Leader != "n1" || j.API.Level != config.APILevel {
 		t.Errorf("totals: %+v", j)
 	}
-	if j := jsz("accounts=1"); len(j.AccountDetails) != 2 || j.AccountDetails[1].Name != "A" || j.AccountDetails[1].Store != 500 || j.AccountDetails[1].Streams != nil {
+	if j := jsz("accounts=1"); len(j.AccountDetails) != 2 || j.AccountDetails[1].Name != "A" || j.AccountDetails[1].Store != 500 || j.AccountDetails[1].Streams != nil ||
+		j.AccountDetails[1].API.Total != 7 || j.AccountDetails[1].API.Errors != 2 || j.AccountDetails[0].API.Total != 0 {
 		t.Errorf("accounts: %+v", j.AccountDetails)
 	}
 	if j := jsz("acc=A&streams=1"); len(j.AccountDetails) != 1 || len(j.AccountDetails[0].Streams) != 1 || j.AccountDetails[0].Streams[0].Config != nil || j.AccountDetails[0].Streams[0].Consumer != nil {

@@ -124,6 +124,8 @@ type Account struct {
 type JetStream interface {
 	Usage() Usage
 	Meta() *MetaCluster // nil on a server outside a cluster
+	// Requests counts the API calls of an account.
+	Requests(account string) (total, errors uint64)
 	// Streams returns those with a replica on this server.
 	Streams() []Stream
 	// Lost returns the streams of which this server reaches no replica.
