@@ -250,6 +250,9 @@ func (a *Acks) clone() *Acks {
 func (a *Acks) setRule(rule AckRule) { a.rule = rule }
 
 func (a *Acks) do(o op) {
+	if a.journaling && len(a.journal) == 0 {
+		a.journal = op{kind: opBase, seq: a.delivered.Consumer + 1}.append(nil)
+	}
 	a.apply(o)
 	if a.journaling {
 		a.journal = o.append(a.journal)

@@ -19,6 +19,7 @@ const (
 	opGiveUp  opKind = 5 // seq is not tracked any more: out of deliveries, or gone from the stream
 	opSkip    opKind = 6 // everything through seq was passed without a delivery
 	opReset   opKind = 7 // start over at seq
+	opBase    opKind = 8 // changes nothing: what follows goes on from where seq-1 deliveries had been made
 )
 
 // op is one change of Acks:
@@ -43,7 +44,7 @@ func (o op) append(b []byte) []byte {
 
 // nextOp decodes the first op of a journal and returns the rest.
 func nextOp(b []byte) (o op, rest []byte, err error) {
-	if len(b) == 0 || opKind(b[0]) < opDeliver || opKind(b[0]) > opReset {
+	if len(b) == 0 || opKind(b[0]) < opDeliver || opKind(b[0]) > opBase {
 		return o, nil, errOp
 	}
 	o.kind = opKind(b[0])

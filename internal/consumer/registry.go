@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -258,6 +259,10 @@ func (g *Registry) Gone(tx storage.Tx, body []byte) (*Entry, *api.Error) {
 	return e, nil
 }
 
+// ErrSuperseded says that a journal was not executed, since it does not go on from where the consumer is: the
+// one before it was lost, or another server delivers for the consumer by now.
+var ErrSuperseded = errors.New("consumer: the journal does not go on from where the consumer is")
+
 // Apply executes a journal, see EncodeState, and returns the messages that are acknowledged by it,
 // in order, so that the stream may remove what nobody needs any more. A journal of a consumer that
 // is gone has no effect.
@@ -271,6 +276,9 @@ func (g *Registry) Apply(tx storage.Tx, body []byte) (acked []uint64, err error)
 	e, ok := g.entries.Get(name)
 	if !ok || e.Created != created {
 		return nil, nil
+	}
+	if o, _, err := nextOp(ops); err == nil && o.kind == opBase && o.seq != e.acks.delivered.Consumer+1 {
+		return nil, ErrSuperseded
 	}
 	settled := func(seq uint64) { acked = append(acked, seq) }
 	for len(ops) > 0 {

@@ -248,3 +248,52 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
+
+// A journal counts only where the one before it did: not behind one that was lost, and not behind that of another
+// server which has taken over. Else messages would count as delivered that nobody knows of any more, or be
+// outstanding again though their acknowledgement was confirmed.
+func TestRegistryRefusesSuperseded(t *testing.T) {
+	s := newTestStream(t, 0)
+	s.begin()
+	for range 5 {
+		s.put("k", "v")
+	}
+	s.commit(nil)
+	var reg Registry
+	e := s.create(&reg, api.ConsumerConfig{Name: "c", Durable: "c", AckPolicy: api.AckExplicit, AckWait: time.Second})
+	apply := func(journal []byte) error {
+		s.begin()
+		_, err := reg.Apply(s.tx, EncodeState("c", e.Created, journal))
+		s.commit(nil)
+		return err
+	}
+	refused := func(what string, journal []byte) {
+		t.Helper()
+		before := reg.Acks(e)
+		err := apply(journal)
+		if after := reg.Acks(e); !errors.Is(err, ErrSuperseded) || after.Delivered() != before.Delivered() || after.Outstanding() != before.Outstanding() {
+			t.Errorf("%s: %v; at %+v, where it was at %+v", what, err, after.Delivered(), before.Delivered())
+		}
+	}
+	before, now := reg.Acks(e), reg.Acks(e)
+	before.Deliver(1, 1)
+	late := before.TakeJournal()
+	now.Deliver(1, 2)
+	now.Ack(1, 3)
+	if err := apply(now.TakeJournal()); err != nil {
+		t.Fatal(err)
+	}
+	refused("of who led before", late)
+
+	now.Deliver(2, 4)
+	now.TakeJournal() // Lost.
+	now.Ack(2, 5)
+	now.Deliver(3, 6)
+	refused("behind one that was lost", now.TakeJournal())
+
+	again := reg.Acks(e)
+	again.Deliver(2, 7)
+	if err := apply(again.TakeJournal()); err != nil {
+		t.Fatal(err)
+	}
+}

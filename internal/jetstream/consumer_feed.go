@@ -216,7 +216,10 @@ func (f *feed) propose() {
 }
 
 // proposed hears what became of a piece of the journal. It runs on the replica's owner.
-func (f *feed) proposed(_ any, err error) {
+func (f *feed) proposed(result any, err error) {
+	if r, ok := result.(*stream.Result); err == nil && ok && r.Err != nil {
+		err = r.Err // The log has gone on without this feed.
+	}
 	f.mu.Lock()
 	j := &f.journal
 	sent, answers := j.sent, j.answers

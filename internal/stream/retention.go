@@ -1,9 +1,11 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/consumer"
 	"github.com/cleatkv/cleat/internal/storage"
 )
 
@@ -35,6 +37,10 @@ func (a *apply) consumerCommand(kind Kind, body []byte, r *Result) error {
 		}
 	case KindConsumerState:
 		acked, err := consumers.Apply(a.tx, body)
+		if errors.Is(err, consumer.ErrSuperseded) {
+			r.Err = api.ErrUnavailable
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("stream: %w", err)
 		}
