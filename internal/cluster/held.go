@@ -10,11 +10,12 @@ import (
 	"github.com/cleatkv/cleat/internal/replica"
 )
 
-// How long a command waits for a leader before it is refused as unavailable, and how many may
-// wait in one group.
+// How long a command waits for a leader before it is refused as unavailable, and how many, of how many
+// bytes, may wait in one group.
 const (
-	holdFor = 3 * time.Second
-	holdMax = 4096
+	holdFor      = 3 * time.Second
+	holdMax      = 4096
+	holdBytesMax = 64 << 20
 )
 
 // offer proposes a command somewhere. It returns nil if the waiter will hear the outcome,
@@ -33,6 +34,7 @@ type held struct {
 
 	sync.Mutex
 	commands []heldCommand
+	bytes    int  // of all commands
 	closed   bool // no leader will come any more
 }
 
@@ -61,9 +63,10 @@ func (h *held) propose(command []byte, w replica.Waiter) {
 // keep puts a command that was not proposed behind those that wait.
 func (h *held) keep(c heldCommand) {
 	h.Lock()
-	full, closed := len(h.commands) >= holdMax, h.closed
+	full, closed := len(h.commands) >= holdMax || h.bytes+len(c.command) > holdBytesMax, h.closed
 	if !full && !closed {
 		h.commands = append(h.commands, c)
+		h.bytes += len(c.command)
 		h.counted()
 	}
 	h.Unlock()
@@ -112,6 +115,9 @@ func (h *held) counted() {
 
 // drop forgets the first n commands. The caller holds the lock.
 func (h *held) drop(n int) {
+	for _, c := range h.commands[:n] {
+		h.bytes -= len(c.command)
+	}
 	clear(h.commands[:n])
 	if h.commands = h.commands[n:]; len(h.commands) == 0 {
 		h.commands = nil
@@ -130,6 +136,7 @@ func (h *held) expire(now time.Time) {
 		late := c.until.Before(now)
 		if late {
 			old = append(old, c)
+			h.bytes -= len(c.command)
 		}
 		return late
 	})
