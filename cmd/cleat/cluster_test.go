@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/cleatkv/cleat/internal/config"
 	"github.com/cleatkv/cleat/test/process"
 )
 
@@ -145,8 +146,8 @@ no_auth_user: main`)
 	}
 	user.expect(0, nil, "kv", "del", "FRESH", "--force")
 
-	sys.expect(0, []string{"Cluster C", "n0", "n1", "n2", "meta leader", "3 servers of 3 online", "4 streams", "No problems"}, "cluster", "status")
-	user.expect(0, []string{"Cluster C", "n0", "n1", "n2", "Seen from account MAIN"}, "cluster", "status")
+	sys.expect(0, []string{"Cluster C", "n0", "n1", "n2", config.Version, "meta leader", "3 servers of 3 online", "4 streams", "No problems"}, "cluster", "status")
+	user.expect(0, []string{"Cluster C", "n0", "n1", "n2", config.Version, "Seen from account MAIN"}, "cluster", "status")
 	user.expect(0, []string{"OK: 3 servers, 4 streams"}, "cluster", "check")
 	sys.expect(0, []string{"OK: 3 servers, meta leader n", "4 streams"}, "cluster", "check", "--servers", "3")
 	sys.expect(1, []string{"WARNING: servers that answer: 3, expected: 5"}, "cluster", "check", "--servers", "5")

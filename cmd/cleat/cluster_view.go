@@ -141,10 +141,7 @@ func (r *clientRun) look(ctx context.Context) (*clusterView, error) {
 func (v *clusterView) lookAtAll(ctx context.Context, r *clientRun, servers []answerOf[monitor.Varz]) error {
 	for _, s := range servers {
 		d := &s.Data
-		version := d.Metadata[monitor.MetadataVersion]
-		if version == "" {
-			version = d.Version
-		}
+		version := cmp.Or(d.Metadata[monitor.MetadataVersion], d.Version)
 		v.Servers = append(v.Servers, &serverView{
 			Name: s.Server.Name, Online: true, Version: version, Figures: true,
 			Uptime: d.Uptime, Memory: d.Mem, CPU: d.CPU, Connections: d.Connections,
@@ -259,7 +256,8 @@ func (v *clusterView) lookAtAccount(ctx context.Context, r *clientRun) error {
 		return err
 	}
 	for _, s := range servers {
-		v.Servers = append(v.Servers, &serverView{Name: s.Server.Name, Online: true, Version: s.Server.Version})
+		version := cmp.Or(s.Server.Metadata[monitor.MetadataVersion], s.Server.Version)
+		v.Servers = append(v.Servers, &serverView{Name: s.Server.Name, Online: true, Version: version})
 		v.Name = s.Server.Cluster
 	}
 	var who answerOf[struct {

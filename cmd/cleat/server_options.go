@@ -8,6 +8,7 @@ import (
 	"github.com/cleatkv/cleat/internal/auth"
 	"github.com/cleatkv/cleat/internal/broker"
 	"github.com/cleatkv/cleat/internal/config"
+	"github.com/cleatkv/cleat/internal/monitor"
 	"github.com/cleatkv/cleat/internal/server"
 )
 
@@ -22,7 +23,7 @@ func frontOptions(c *config.Config, op *auth.Operator, log *slog.Logger) (server
 		Advertise: c.ClientAdvertise,
 
 		Tags:     c.ServerTags,
-		Metadata: c.ServerMetadata,
+		Metadata: monitor.Metadata(c),
 
 		JetStream:   c.JetStream.Enabled,
 		Domain:      c.JetStream.Domain,

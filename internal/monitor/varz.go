@@ -137,7 +137,7 @@ func (m *Monitor) Varz() *Varz {
 		GoVersion: runtime.Version(), Cores: runtime.NumCPU(), MaxProcs: runtime.GOMAXPROCS(0),
 		Start: m.src.Start.UTC(), Now: now, Uptime: uptime(now.Sub(m.src.Start)),
 		ConfigDigest: c.Digest, ConfigLoadTime: m.src.Loaded().UTC(),
-		Tags: c.ServerTags, Metadata: metadata(c), SystemAccount: c.SystemAccount,
+		Tags: c.ServerTags, Metadata: Metadata(c), SystemAccount: c.SystemAccount,
 		HTTPReqStats: make(map[string]uint64),
 	}
 	for path, n := range m.requests {
@@ -160,7 +160,8 @@ func (m *Monitor) Varz() *Varz {
 // the protocol.
 const MetadataVersion = "cleat.version"
 
-func metadata(c *config.Config) map[string]string {
+// Metadata is what a server tells of itself: its version, and what its configuration says.
+func Metadata(c *config.Config) map[string]string {
 	m := map[string]string{MetadataVersion: config.Version}
 	maps.Copy(m, c.ServerMetadata)
 	return m
