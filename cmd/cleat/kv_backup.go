@@ -84,7 +84,7 @@ func (r *clientRun) backup(ctx context.Context, bucket, dir string) (err error) 
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(dir) // A part of a backup is none.
+			err = errors.Join(err, os.RemoveAll(dir)) // A part of a backup is none.
 		}
 	}()
 	f, err := os.OpenFile(filepath.Join(dir, backupArchive), os.O_CREATE|os.O_WRONLY, 0o600)
@@ -117,7 +117,7 @@ func (r *clientRun) receiveBackup(ctx context.Context, stream string, w io.Write
 	if err != nil {
 		return nil, 0, err
 	}
-	defer sub.Unsubscribe()
+	defer func() { _ = sub.Unsubscribe() }() // The connection ends soon.
 	if err := errors.Join(sub.SetPendingLimits(-1, -1), r.Conn.FlushTimeout(r.Timeout)); err != nil {
 		return nil, 0, err
 	}

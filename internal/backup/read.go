@@ -54,7 +54,9 @@ func read(in *bufio.Reader, stream string, v Visitor) error {
 	if string(start) != magic {
 		return readTar(in, stream, v)
 	}
-	in.Discard(len(magic))
+	if _, err := in.Discard(len(magic)); err != nil {
+		return damaged("%v", early(err))
+	}
 	var last uint64
 	for {
 		e, err := nextEntry(in)

@@ -138,7 +138,6 @@ func (s mixState) step(in mixInput, out mixOutput, o *owned) (bool, mixState) {
 }
 
 func (s mixState) write(in mixInput, out mixOutput, o *owned) (bool, mixState) {
-	c := s.cells[in.key]
 	if out.refused {
 		if out.revision == in.expected {
 			return false, s
@@ -160,7 +159,7 @@ func (s mixState) write(in mixInput, out mixOutput, o *owned) (bool, mixState) {
 		}
 		s = before
 	}
-	c = cell{id: in.id, marker: in.marker, revision: out.revision}
+	c := cell{id: in.id, marker: in.marker, revision: out.revision}
 	if in.ttl > 0 {
 		c.dies = in.call + in.ttl
 	}
