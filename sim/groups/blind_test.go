@@ -26,13 +26,7 @@ type stateOnItsWay struct {
 // get the state of whoever has one; nothing that was acknowledged may be lost by that, and all come back.
 func TestSimLostStates(t *testing.T) {
 	var sum blinding
-	all := []uint64{*seedFlag}
-	if *seedFlag == 0 {
-		all = all[:0]
-		for s := range *seeds {
-			all = append(all, *first+s)
-		}
-	}
+	all := chosen()
 	for _, seed := range all {
 		w := newWorldOf(t, seed, "", 3+2*(seed/2%2))
 		w.blinding.on = true

@@ -29,13 +29,7 @@ type mendAnswer struct {
 // committed.
 func TestSimSuspects(t *testing.T) {
 	var sum mending
-	all := []uint64{*seedFlag}
-	if *seedFlag == 0 {
-		all = all[:0]
-		for s := range *seeds {
-			all = append(all, *first+s)
-		}
-	}
+	all := chosen()
 	for _, seed := range all {
 		w := newWorldOf(t, seed, "", 3+seed/2%2)
 		w.mending.on = true

@@ -38,13 +38,7 @@ type reformNode struct {
 // there.
 func TestSimReform(t *testing.T) {
 	var sum reforming
-	all := []uint64{*seedFlag}
-	if *seedFlag == 0 {
-		all = all[:0]
-		for s := range *seeds {
-			all = append(all, *first+s)
-		}
-	}
+	all := chosen()
 	for _, seed := range all {
 		w := newWorldOf(t, seed, "", 2+2*(seed/2%2))
 		w.reforming.on = true

@@ -106,6 +106,18 @@ func TestSimFindsPlanted(t *testing.T) {
 	}
 }
 
+// chosen lists the seeds that the flags ask for.
+func chosen() []uint64 {
+	if *seedFlag != 0 {
+		return []uint64{*seedFlag}
+	}
+	all := make([]uint64, 0, *seeds)
+	for s := range *seeds {
+		all = append(all, *first+s)
+	}
+	return all
+}
+
 // find runs a simulation with a fault planted, seed after seed, until a check finds it.
 func find(run func(seed uint64)) (what string) {
 	for seed := uint64(1); seed <= 400 && what == ""; seed++ {
