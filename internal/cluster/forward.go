@@ -219,8 +219,12 @@ func (f *forwarder) redirect(p *forwarded, body []byte, from uint64) {
 		return
 	}
 	if len(body) == 8 {
-		if leader := binary.LittleEndian.Uint64(body); leader != from {
+		leader := binary.LittleEndian.Uint64(body)
+		if leader != from {
 			g.hint.Store(leader)
+		}
+		if leader == 0 {
+			g.unknowing.Store(from)
 		}
 	}
 	g.held.keep(heldCommand{p.command, p.waiter, p.begun.Add(holdFor)})

@@ -26,6 +26,10 @@ type group struct {
 	// hint is the server that was last said to lead, for groups without a replica here.
 	hint atomic.Uint64
 
+	// unknowing is the server that was last asked to lead a command and did not know who does. Until then all
+	// commands go to one server, so that they stay in order.
+	unknowing atomic.Uint64
+
 	since atomic.Int64 // when the local replica last heard of another leader, Unix nanoseconds
 
 	blinds    blinds
@@ -119,8 +123,8 @@ func (g *group) offer(command []byte, w replica.Waiter) error {
 		}
 	}
 	to := g.leader()
-	if to == 0 && g.rep.Load() == nil {
-		to = g.anyone()
+	if g.rep.Load() == nil && (to == 0 || !g.c.reachable(to)) {
+		to = g.memberAfter(g.unknowing.Load()) // What this server was told may be of a leader that is gone.
 	}
 	if to == 0 || to == g.c.id.server {
 		return errNoLeader
@@ -146,11 +150,15 @@ func (g *group) again(command []byte, w replica.Waiter) {
 	g.held.keep(heldCommand{slices.Clone(command), w, time.Now().Add(holdFor)})
 }
 
-// anyone picks a server that has a replica and can be reached; it will say who leads.
-func (g *group) anyone() uint64 {
-	for _, m := range g.members() {
-		if m.Server != g.c.id.server && g.c.reachable(m.Server) {
-			return m.Server
+// memberAfter picks a server that has a replica and can be reached, the first in order behind the given one; it will
+// say who leads. One that is cut off from the others does not know, and must not be asked for ever.
+func (g *group) memberAfter(last uint64) uint64 {
+	members := g.members()
+	first := 1 + slices.IndexFunc(members, func(m meta.Replica) bool { return m.Server == last })
+	for i := range members {
+		to := members[(first+i)%len(members)].Server
+		if to != g.c.id.server && g.c.reachable(to) {
+			return to
 		}
 	}
 	return 0

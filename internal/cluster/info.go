@@ -123,12 +123,14 @@ func (s *Stream) Servers() []uint64 {
 }
 
 // Nearest is a server to send a request to that only one with a replica can answer: the leader if
-// it is known, else any with a replica that can be reached; 0 if there is none but this.
+// it is known, else one after the other that has a replica and can be reached; 0 if there is none but this.
 func (s *Stream) Nearest() uint64 {
 	if to := s.leader(); to != 0 && to != s.c.id.server && s.c.reachable(to) {
 		return to
 	}
-	return s.anyone()
+	to := s.memberAfter(s.asked.Load())
+	s.asked.Store(to)
+	return to
 }
 
 // LeaderHint notes who leads according to another server.

@@ -41,6 +41,8 @@ type Stream struct {
 	led  atomic.Int64         // when another member was last known to lead without it, Unix nanoseconds
 	mend *replica.Mend        // of its log; the reconciler's
 
+	asked atomic.Uint64 // the server that Nearest has picked last, not knowing who leads
+
 	blind atomic.Pointer[blindness] // the replica of this server that has its log and not its state
 
 	frozen atomic.Pointer[frozen] // the replica of this server that waits for its group to begin anew

@@ -2,11 +2,14 @@ package process
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // NewCluster starts n servers that form a cluster, n0 to n(n-1), and waits until each of them answers.
@@ -69,9 +72,13 @@ func (c *cluster) run(t testing.TB, seeds []string, extra string) []*Server {
 	started, err := c.start(seeds, extra)
 	for i, s := range started {
 		t.Cleanup(func() {
+			state := ""
+			if t.Failed() {
+				state = s.state()
+			}
 			s.Kill()
 			if t.Failed() {
-				t.Logf("log of n%d, last lines:\n%s", i, s.LogTail(30))
+				t.Logf("n%d: %s\nits log, last lines:\n%s", i, state, s.LogTail(30))
 			}
 			s.log.Close()
 		})
@@ -80,6 +87,27 @@ func (c *cluster) run(t testing.TB, seeds []string, extra string) []*Server {
 		t.Fatal(err)
 	}
 	return started
+}
+
+// state is what the server says of its health and of its groups.
+func (s *Server) state() string {
+	var all strings.Builder
+	for _, path := range []string{"/healthz", "/raftz?acc=$SYS", "/raftz?acc=$G", "/jsz?streams=true&consumers=true"} {
+		client := http.Client{Timeout: 2 * time.Second}
+		answer, err := client.Get("http://" + s.HTTP + path)
+		if err != nil {
+			fmt.Fprintf(&all, "%s: %v\n", path, err)
+			continue
+		}
+		text, err := io.ReadAll(io.LimitReader(answer.Body, 16<<10))
+		answer.Body.Close()
+		fmt.Fprintf(&all, "%s: %s", path, text)
+		if err != nil {
+			fmt.Fprint(&all, err)
+		}
+		all.WriteByte('\n')
+	}
+	return all.String()
 }
 
 // start runs the servers, which are to reach each other at the seeds, and returns those it has started.

@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cleatkv/cleat/internal/api"
+)
+
+// outsider creates a bucket of three replicas on four servers, and finds the server without one, and the one
+// that leads.
+func outsider(t *testing.T, c *trio) (out, lead *Cluster) {
+	t.Helper()
+	create(t, c.servers[0], bucket("b", 3, api.FileStorage))
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for _, s := range c.servers {
+			switch cs := s.Stream("$G", "KV_b"); {
+			case cs == nil:
+			case cs.IsLeader():
+				lead = s
+			case cs.hasNoReplica():
+				out = s
+			}
+		}
+		if out != nil && lead != nil {
+			return out, lead
+		}
+	}
+	t.Fatal("nobody leads, or every server has a replica")
+	return nil, nil
+}
+
+// A server without a replica was told who leads; when that one is gone it has to ask others.
+func TestForwardAfterTheLeaderIsGone(t *testing.T) {
+	c := newTrio(t, 4)
+	out, lead := outsider(t, c)
+	s := out.Stream("$G", "KV_b")
+	s.LeaderHint(lead.ServerID())
+	if r, err := put(t, s, "$KV.b.k", "v"); err != nil || r.Err != nil {
+		t.Fatal(r, err)
+	}
+	lead.Close()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		r, err := put(t, s, "$KV.b.k", "v2")
+		if err == nil && r.Err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("with a majority, and ten seconds after the leader's end: %v %v", r, err)
+		}
+	}
+	if to := s.Nearest(); to == 0 || to == lead.ServerID() {
+		t.Errorf("reads are sent to %d; the leader that is gone is %d", to, lead.ServerID())
+	}
+}
+
+// A server that can be reached may be cut off from the others: it must not be the only one to be asked.
+func TestForwardAsksOneAfterTheOther(t *testing.T) {
+	c := newTrio(t, 4)
+	out, _ := outsider(t, c)
+	s := out.Stream("$G", "KV_b")
+	s.hint.Store(0)
+	asked := make(map[uint64]int)
+	for range 6 {
+		asked[s.Nearest()]++
+	}
+	for _, m := range s.Servers() {
+		if asked[m] != 2 {
+			t.Errorf("server %d is asked %d times of 6; all: %v", m, asked[m], asked)
+		}
+	}
+	// Commands go on to the next one only when one has said that it does not know.
+	first := s.memberAfter(s.unknowing.Load())
+	if again := s.memberAfter(s.unknowing.Load()); again != first {
+		t.Errorf("commands go to %d, then %d", first, again)
+	}
+	s.held.close() // What is redirected ends at once.
+	refused := make(chan error, 1)
+	waiter := WaiterFunc(func(_ any, err error) { refused <- err })
+	out.forward.redirect(&forwarded{group: s.id, waiter: waiter}, make([]byte, 8), first)
+	if err := <-refused; !errors.Is(err, ErrUnavailable) {
+		t.Error(err)
+	}
+	if next := s.memberAfter(s.unknowing.Load()); next == first || next == 0 {
+		t.Errorf("a command that %d has refused goes to %d", first, next)
+	}
+}
