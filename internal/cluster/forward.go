@@ -105,7 +105,6 @@ func (f *forwarder) serve(from uint64, payload []byte) error {
 	g := f.c.group(group)
 	if g == nil || g.rep.Load() == nil {
 		w.Done(nil, errNoLeader)
-		f.flush()
 		return nil
 	}
 	err := g.propose(g.rep.Load(), payload[16:], w)
@@ -114,7 +113,6 @@ func (f *forwarder) serve(from uint64, payload []byte) error {
 	}
 	if err != nil {
 		w.Done(nil, err)
-		f.flush()
 	}
 	return nil
 }
@@ -206,7 +204,6 @@ func (f *forwarder) outcome(from uint64, payload []byte) error {
 	default:
 		p.waiter.Done(nil, ErrUnknown)
 	}
-	f.c.opts.Hooks.TurnEnd()
 	return nil
 }
 

@@ -253,6 +253,9 @@ func (h peerHandler) Frame(from uint64, kind peer.Kind, payload []byte) error {
 	return f(from, payload)
 }
 
+// TurnEnd sends what forwarded commands and their outcomes gave to send.
+func (h peerHandler) TurnEnd() { env(h).TurnEnd() }
+
 // Up and Down keep the book and tell whom it concerns.
 func (h peerHandler) Up(server uint64) {
 	h.c.opts.Logger.Info(fmt.Sprintf("connected to server %q", h.c.PeerName(server)))

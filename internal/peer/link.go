@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -266,6 +267,16 @@ type reader struct{ r *bufio.Reader }
 func newReader(conn net.Conn) *reader { return &reader{bufio.NewReaderSize(conn, 64<<10)} }
 
 func (r *reader) frame() (Kind, []byte, error) { return readFrame(r.r) }
+
+// ready tells whether the next frame is here already, so that reading it does not wait.
+func (r *reader) ready() bool {
+	n := r.r.Buffered()
+	if n < frameHeader {
+		return false
+	}
+	h, err := r.r.Peek(frameHeader)
+	return err == nil && uint64(n) >= frameHeader+uint64(binary.LittleEndian.Uint32(h))
+}
 
 func (r *reader) hello() (h Hello, err error) {
 	kind, payload, err := r.frame()

@@ -79,6 +79,9 @@ type Handler interface {
 	Refused(by Hello)
 	// Frame handles one frame; the payload is its to keep. An error ends the connection.
 	Frame(from uint64, kind Kind, payload []byte) error
+	// TurnEnd comes once all frames that have come in were handled: what was gathered over
+	// several of them can be sent.
+	TurnEnd()
 	// Up and Down tell that a server became reachable, and that it is certainly or probably
 	// not any more: refused says that its host answered that nobody listens there.
 	Up(server uint64)
@@ -266,6 +269,7 @@ func (t *Transport) serve(raw net.Conn) {
 	t.mu.inbound[raw] = from.Server
 	t.mu.Unlock()
 	t.greeted(from.Server)
+	defer t.handler.TurnEnd()
 	for t.ctx.Err() == nil {
 		conn.SetDeadline(time.Now().Add(silenceMax))
 		kind, payload, err := c.frame()
@@ -281,6 +285,9 @@ func (t *Transport) serve(raw net.Conn) {
 			if err := t.handler.Frame(from.Server, kind, payload); err != nil {
 				t.opts.Logger.Error(fmt.Sprintf("connection from server %q ended: %v", from.Name, err))
 				return
+			}
+			if !c.ready() {
+				t.handler.TurnEnd()
 			}
 		}
 	}

@@ -19,6 +19,7 @@ type recorder struct {
 	gone   map[uint64]bool // refused connections
 
 	refusedBy string
+	turns     []int // how many frames had come at each turn's end
 }
 
 func newRecorder() *recorder {
@@ -37,6 +38,13 @@ func (r *recorder) Frame(from uint64, kind Kind, payload []byte) error {
 	defer r.mu.Unlock()
 	r.frames = append(r.frames, fmt.Sprintf("%d/%d/%s", from, kind, payload))
 	return nil
+}
+func (r *recorder) TurnEnd() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.frames); n > 0 && (len(r.turns) == 0 || r.turns[len(r.turns)-1] != n) {
+		r.turns = append(r.turns, n)
+	}
 }
 func (r *recorder) Up(s uint64) {
 	r.mu.Lock()
@@ -102,6 +110,31 @@ func TestTransportCarriesFramesInOrder(t *testing.T) {
 	}
 	if err := b.Send(1, LaneRaft, KindFirst, func(b []byte) []byte { return b }); !errors.Is(err, ErrUnreachable) {
 		t.Fatalf("b never dialled a: %v", err)
+	}
+}
+
+func TestTransportTellsWhenItHasHandledWhatCameIn(t *testing.T) {
+	ha, hb := newRecorder(), newRecorder()
+	a, b := listen(t, 1, ha, nil), listen(t, 2, hb, nil)
+	a.Dial(b.Addr().String())
+	eventually(t, "up", func() bool { return a.Reachable(2) })
+	send := func(n int) {
+		for range n {
+			if err := a.Queue(2, LaneRequests, KindFirst, func(b []byte) []byte { return append(b, "a frame"...) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.Flush(2, LaneRequests)
+	}
+	told := func(n int) func() bool {
+		return hb.get(func() bool { return len(hb.turns) > 0 && hb.turns[len(hb.turns)-1] == n })
+	}
+	send(1)
+	eventually(t, "the end of a frame alone", told(1))
+	send(1000)
+	eventually(t, "the end of a thousand", told(1001))
+	if n := len(hb.turns); n > 500 {
+		t.Errorf("a thousand frames sent at once were handled in %d turns", n)
 	}
 }
 
