@@ -286,9 +286,9 @@ func (t *Transport) serve(raw net.Conn) {
 				t.opts.Logger.Error(fmt.Sprintf("connection from server %q ended: %v", from.Name, err))
 				return
 			}
-			if !c.ready() {
-				t.handler.TurnEnd()
-			}
+		}
+		if !c.ready() {
+			t.handler.TurnEnd()
 		}
 	}
 }

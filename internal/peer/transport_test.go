@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -135,6 +136,29 @@ func TestTransportTellsWhenItHasHandledWhatCameIn(t *testing.T) {
 	eventually(t, "the end of a thousand", told(1001))
 	if n := len(hb.turns); n > 500 {
 		t.Errorf("a thousand frames sent at once were handled in %d turns", n)
+	}
+}
+
+// A ping that came in together with a frame must not hold back what the frame gave to send.
+func TestTransportTellsOfItsTurnBehindAPing(t *testing.T) {
+	ha, hb := newRecorder(), newRecorder()
+	a, b := listen(t, 1, ha, nil), listen(t, 2, hb, nil)
+	conn, err := net.Dial("tcp", b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := writeHello(conn, a.hello(LaneRequests)); err != nil {
+		t.Fatal(err)
+	}
+	nothing := func(b []byte) []byte { return b }
+	if _, err := conn.Write(appendFrame(appendFrame(nil, KindFirst, nothing), kindPing, nothing)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	eventually(t, "the end of the turn", hb.get(func() bool { return len(hb.turns) > 0 }))
+	if took := time.Since(began); took > silenceMax/2 { // A connection that ends for its silence ends the turn too.
+		t.Errorf("the turn ended after %s", took)
 	}
 }
 
