@@ -191,3 +191,41 @@ func (r *requests) purge() {
 	r.ask("STREAM.PURGE."+r.stream, ``, `"success":true`)
 	r.ask("STREAM.INFO."+r.stream, "", `"messages":0`)
 }
+
+// What an account uses is told alike by every server, also by one that has no replica of anything.
+func TestPromiseClusterAccountInfoOfEveryServer(t *testing.T) {
+	p := newPinned(t, 4)
+	ctx := testContext(t)
+	var bytes uint64
+	for _, cfg := range []jetstream.StreamConfig{
+		{Name: "R3", Subjects: []string{"R3"}, Replicas: 3},
+		on(1, jetstream.StreamConfig{Name: "R1", Subjects: []string{"R1"}}),
+		on(2, jetstream.StreamConfig{Name: "M1", Subjects: []string{"M1"}, Storage: jetstream.MemoryStorage}),
+	} {
+		s, err := p.js[0].CreateStream(ctx, cfg)
+		must(t, err)
+		_, err = p.js[3].Publish(ctx, cfg.Name, make([]byte, 1000))
+		must(t, err)
+		_, err = s.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "d"})
+		must(t, err)
+		_, err = p.js[2].CreateConsumer(ctx, cfg.Name, jetstream.ConsumerConfig{InactiveThreshold: time.Minute, MemoryStorage: true, Replicas: 1})
+		must(t, err)
+		info, err := s.Info(ctx)
+		must(t, err)
+		bytes += info.State.Bytes
+	}
+	for i, js := range p.js {
+		var info *jetstream.AccountInfo
+		eventually(t, fmt.Sprint("all consumers are delivered for, as told by server ", i), func() bool {
+			var err error
+			info, err = js.AccountInfo(ctx)
+			must(t, err)
+			return info.Consumers == 6
+		})
+		equal(t, "streams", info.Streams, 3)
+		equal(t, "bytes", info.Memory+info.Store, bytes)
+		if info.Memory == 0 || info.Store == 0 {
+			t.Errorf("server %d: %d bytes in memory, %d on disk", i, info.Memory, info.Store)
+		}
+	}
+}

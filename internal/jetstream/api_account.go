@@ -11,34 +11,58 @@ func accountRoutes() []route {
 	}}
 }
 
-// accountInfo answers INFO: what the account uses, and may use.
+// accountInfo answers INFO: what the account uses, and may use. What streams hold is told by the servers
+// that lead them, and consumers by those that deliver for them; another server, which adds up what it
+// hears, gets the part of this one.
 func (c *call) accountInfo() {
+	if c.via != nil {
+		if m := c.svc.cluster.Meta(); m == nil {
+			c.refuse(api.ErrUnavailable)
+		} else {
+			c.accountUses(c.account.usage(m, c.limits))
+		}
+		return
+	}
 	c.readMeta(func(m *meta.Machine) {
-		a := c.account
-		c.respond(&api.AccountInfoResponse{
-			Header:      c.header(),
-			AccountTier: a.usage(m, c.limits),
-			Domain:      c.svc.opts.Domain,
-			API:         api.APIStats{Level: api.Level, Total: a.total.Load(), Errors: a.errors.Load()},
+		c.gatherFrom(c.svc.cluster.PeerIDs(), apiPrefix+"INFO", nil, func(parts []outcome) {
+			t := c.account.usage(m, c.limits)
+			for _, o := range parts {
+				var r api.AccountInfoResponse
+				if api.DecodeLenient(o.body, &r) == nil {
+					t.Memory += r.Memory
+					t.Storage += r.Storage
+					t.Consumers += r.Consumers
+				}
+			}
+			c.accountUses(t)
 		})
 	})
 }
 
-// usage sums up the account's streams.
+func (c *call) accountUses(t api.AccountTier) {
+	a := c.account
+	c.respond(&api.AccountInfoResponse{
+		Header:      c.header(),
+		AccountTier: t,
+		Domain:      c.svc.opts.Domain,
+		API:         api.APIStats{Level: api.Level, Total: a.total.Load(), Errors: a.errors.Load()},
+	})
+}
+
+// usage sums up the account's streams, with what those hold that this server leads and the consumers
+// that it delivers for.
 func (a *account) usage(m *meta.Machine, limits api.AccountLimits) api.AccountTier {
 	t := api.AccountTier{Limits: limits}
 	for _, ms := range m.Streams(a.broker.Name()) {
 		t.Streams++
-		cs := a.svc.cluster.Stream(ms.Account, ms.Config.Name)
-		if cs == nil {
-			continue
-		}
 		var bytes uint64
-		if local := cs.Machine(); local != nil {
-			bytes = local.State().Bytes
-		}
-		if h := a.svc.of(cs); h != nil {
-			t.Consumers += h.consumers()
+		if cs := a.svc.cluster.Stream(ms.Account, ms.Config.Name); cs != nil {
+			if local := cs.Machine(); local != nil && cs.IsLeader() {
+				bytes = local.State().Bytes
+			}
+			if h := a.svc.of(cs); h != nil {
+				t.Consumers += h.consumers()
+			}
 		}
 		reserved := uint64(max(0, ms.Config.MaxBytes))
 		if ms.Config.Storage == api.MemoryStorage {
