@@ -8,7 +8,6 @@ import (
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/consumer"
-	"github.com/cleatkv/cleat/internal/peer"
 )
 
 // revival brings the consumers of watchers back whose server was lost.
@@ -16,7 +15,8 @@ import (
 // Such a consumer lives in the memory of one server. When that is lost, its client finds out by the
 // heartbeats that it misses, some clients after a minute only. So each server tells the others that have
 // a replica of the stream which watchers it delivers to, and notes it in a file for itself; when it is lost,
-// the leader of the stream makes their consumers again, for those whose clients are connected now.
+// the leader of the stream makes their consumers again, for those whose clients are connected now. A leader may
+// have been started later than a watcher: who knows of a lost one tells it.
 //
 // How far a consumer had come is noted when it is told of, and not again. The new one goes on from there. If
 // nothing was delivered since, that is where its client is, also one that has never got anything. Else
@@ -24,8 +24,9 @@ import (
 // deliveries are missing, throws the message away and asks for a consumer from the revision on that it saw
 // last. That is the logic of ordered consumers (ADR-17), and only their consumers are brought back.
 type revival struct {
-	svc     *Service
-	cluster *cluster.Cluster
+	svc       *Service
+	cluster   *cluster.Cluster
+	reachable func(server uint64) bool
 
 	mu    sync.Mutex
 	fresh []*feed            // of this server, which nobody has been told of yet, oldest first
@@ -33,6 +34,7 @@ type revival struct {
 	told  map[*feed]struct{} // of this server, which others know of
 	over  []ending           // of what others know
 	met   []uint64           // servers that know of none yet
+	ask   []uint64           // servers that have to say what they have
 	far   map[farKey]*farWatch
 	lost  int // of far, how many have no server
 
@@ -59,6 +61,7 @@ type farWatch struct {
 	watch
 	server uint64
 	lost   time.Time // zero while the server has it
+	passed uint64    // the leader that was told that it is lost
 }
 
 // watch is what is told and noted of a consumer.
@@ -93,22 +96,12 @@ const (
 
 	watchersFile = "watchers"
 
-	farMax  = 1 << 17 // consumers of others that are remembered
-	newsMax = 64      // consumers in one frame
+	farMax = 1 << 17 // consumers of others that are remembered
 )
-
-// watchNews is a frame about watchers of one stream.
-type watchNews struct {
-	Account string
-	Stream  string
-	Began   []watch  `json:",omitempty"`
-	Ended   []string `json:",omitempty"`
-	Lost    []string `json:",omitempty"` // can no longer be delivered for there
-}
 
 func newRevival(s *Service, c *cluster.Cluster) *revival {
 	r := &revival{
-		svc: s, cluster: c, told: make(map[*feed]struct{}), far: make(map[farKey]*farWatch),
+		svc: s, cluster: c, reachable: c.Reachable, told: make(map[*feed]struct{}), far: make(map[farKey]*farWatch),
 		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	return r
@@ -184,42 +177,28 @@ func (r *revival) ended(f *feed, status string) {
 	}
 }
 
-// others are the servers that may come to lead the stream.
-func (r *revival) others(cs *cluster.Stream) []uint64 {
-	var all []uint64
-	for _, id := range cs.Servers() {
-		if id != r.cluster.ServerID() {
-			all = append(all, id)
-		}
-	}
-	return all
-}
-
-// tell sends news. A server that cannot be reached is told everything when it comes back.
-func (r *revival) tell(cs *cluster.Stream, news watchNews, to []uint64) {
-	news.Account, news.Stream = cs.Account(), cs.Name()
-	b, err := json.Marshal(news)
-	if err != nil {
-		return // Configurations have come as JSON.
-	}
-	for _, id := range to {
-		_ = r.cluster.SendPeer(id, peer.LaneRequests, kindWatchers, func(frame []byte) []byte { return append(frame, b...) })
-	}
-}
-
 func (r *revival) peerChanged(server uint64, _ string, up bool) {
-	r.mu.Lock()
 	if up {
-		r.met = append(r.met, server)
+		r.mu.Lock()
+		r.met, r.ask = append(r.met, server), append(r.ask, server)
+		r.mu.Unlock()
 	} else {
-		for _, w := range r.far { // order: each is independent
-			if w.server == server {
-				r.lose(w)
-			}
+		r.peerLost(server)
+	}
+	r.kick()
+}
+
+func (r *revival) peerLost(server uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.far { // order: each is independent
+		if w.server == server {
+			r.lose(w)
+		}
+		if w.passed == server {
+			w.passed = 0 // It may come back without what it was told.
 		}
 	}
-	r.mu.Unlock()
-	r.kick()
 }
 
 // lose notes that a consumer has no server. r.mu is held.
@@ -245,29 +224,12 @@ func (r *revival) remember(k farKey, w *farWatch) {
 	}
 }
 
-func (r *revival) receive(from uint64, payload []byte) error {
-	var news watchNews
-	if json.Unmarshal(payload, &news) != nil {
-		return errMalformed
+// orphaned remembers a consumer that has no server. r.mu is held.
+func (r *revival) orphaned(k farKey, w *farWatch) {
+	r.remember(k, w)
+	if r.far[k] == w {
+		r.lose(w)
 	}
-	key := func(name string) farKey { return farKey{news.Account, news.Stream, name} }
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, w := range news.Began {
-		r.remember(key(w.Config.Name), &farWatch{server: from, watch: w})
-	}
-	for _, name := range news.Ended {
-		if w := r.far[key(name)]; w != nil && w.server == from {
-			r.forget(key(name))
-		}
-	}
-	for _, name := range news.Lost {
-		if w := r.far[key(name)]; w != nil && w.server == from {
-			r.lose(w)
-		}
-	}
-	r.kick()
-	return nil
 }
 
 // run tells of consumers that have lived for a while, and brings back what is lost. It sleeps while
@@ -293,9 +255,11 @@ func (r *revival) run() {
 		case <-tick:
 		}
 		r.spread(time.Now())
-		for k, w := range r.due(time.Now()) { // order: each is independent
+		due := r.due(time.Now())
+		for k, w := range due { // order: each is independent
 			r.revive(k, w)
 		}
+		r.pass(due)
 	}
 }
 
@@ -328,8 +292,8 @@ func (r *revival) spread(now time.Time) {
 	}
 	fresh := append(r.lasts, r.fresh[:n]...)
 	r.lasts, r.fresh = nil, r.fresh[n:]
-	met, over := r.met, r.over
-	r.met, r.over = nil, nil
+	met, ask, over := r.met, r.ask, r.over
+	r.met, r.ask, r.over = nil, nil, nil
 	var told []*feed
 	if len(met) > 0 {
 		for f := range r.told { // order: no matter to the receiver
@@ -343,6 +307,9 @@ func (r *revival) spread(now time.Time) {
 		}
 	}
 	r.mu.Unlock()
+	if len(ask) > 0 {
+		r.send(&watchNews{Ask: true}, ask)
+	}
 	r.announce(fresh, nil)
 	r.announce(told, met)
 	for _, e := range over {
@@ -400,49 +367,11 @@ func (r *revival) restore() {
 	for _, news := range all {
 		for _, w := range news.Began {
 			k := farKey{news.Account, news.Stream, w.Config.Name}
-			r.remember(k, &farWatch{server: r.cluster.ServerID(), watch: w})
-			if known := r.far[k]; known != nil {
-				r.lose(known)
+			if r.far[k] == nil { // No other server has said that it has it.
+				r.orphaned(k, &farWatch{server: r.cluster.ServerID(), watch: w})
 			}
 		}
 	}
-}
-
-// announce tells the servers of each stream, or those of them that are in only, of consumers.
-func (r *revival) announce(feeds []*feed, only []uint64) {
-	news := make(map[*cluster.Stream][]watch)
-	send := func(cs *cluster.Stream) {
-		to := r.others(cs)
-		if only != nil {
-			to = intersect(to, only)
-		}
-		r.tell(cs, watchNews{Began: news[cs]}, to)
-		delete(news, cs)
-	}
-	for _, f := range feeds {
-		cs := f.set.st
-		if f.set.get(f.name) != f {
-			continue // It has ended meanwhile.
-		}
-		if news[cs] = append(news[cs], watchOf(f)); len(news[cs]) == newsMax {
-			send(cs)
-		}
-	}
-	for cs := range news { // order: frames of different streams
-		send(cs)
-	}
-}
-
-func intersect(a, b []uint64) (both []uint64) {
-	for _, x := range a {
-		for _, y := range b {
-			if x == y {
-				both = append(both, x)
-				break
-			}
-		}
-	}
-	return both
 }
 
 // due returns the consumers that may be brought back now, and forgets those whose clients have not

@@ -10,7 +10,12 @@ import (
 
 // What is known of another server's watchers follows what that server says, and whether it is there.
 func TestRevivalKnowsWhatIsLost(t *testing.T) {
-	r := &revival{far: make(map[farKey]*farWatch), wake: make(chan struct{}, 1)}
+	away := map[uint64]bool{}
+	r := &revival{far: make(map[farKey]*farWatch), wake: make(chan struct{}, 1), reachable: func(id uint64) bool { return !away[id] }}
+	turn := func(server uint64, up bool) {
+		away[server] = !up
+		r.peerChanged(server, "", up)
+	}
 	hear := func(from uint64, news watchNews) {
 		t.Helper()
 		news.Account, news.Stream = "$G", "KV_b"
@@ -45,11 +50,11 @@ func TestRevivalKnowsWhatIsLost(t *testing.T) {
 	hear(2, began("d"))
 	due(time.Minute)
 
-	r.peerChanged(1, "", false)
+	turn(1, false)
 	due(0) // The connection may come back.
 	due(time.Second, "a", "b", "c")
 
-	r.peerChanged(1, "", true)
+	turn(1, true)
 	hear(1, began("b")) // All that server 1 has now: it was started again, or a and c moved.
 	due(time.Second, "a", "c")
 
@@ -59,11 +64,49 @@ func TestRevivalKnowsWhatIsLost(t *testing.T) {
 
 	hear(1, watchNews{Ended: []string{"a", "b"}})
 	due(time.Second, "c", "d")
+
+	turn(1, false)
+	hear(1, began("e")) // Its last words took longer than the news that it is gone.
+	due(time.Second, "c", "d", "e")
+	turn(1, true)
+	hear(1, began("e")) // It was another one, or was back soon; it was asked.
+	due(time.Second, "c", "d")
+
+	orphans := began("c", "e", "f")
+	orphans.Began, orphans.Orphans = nil, orphans.Began
+	hear(3, orphans) // It does not know that server 1 has e.
+	due(time.Second, "c", "d", "f")
+	hear(1, watchNews{Ended: []string{"e"}})
 	due(reviveFor + time.Minute)
 	if len(r.far) != 0 || r.lost != 0 {
 		t.Errorf("%d are remembered, %d of them lost", len(r.far), r.lost)
 	}
 	if r.receive(1, []byte("{")) == nil {
 		t.Error("a malformed frame is accepted")
+	}
+}
+
+// A leader is told once of a lost consumer, and again when it was away meanwhile.
+func TestRevivalPassesWhatIsLost(t *testing.T) {
+	k := farKey{"$G", "KV_b", "a"}
+	w := &farWatch{server: 1, lost: time.Now()}
+	r := &revival{far: map[farKey]*farWatch{k: w}, lost: 1, wake: make(chan struct{}, 1)}
+	for i, c := range []struct {
+		leader uint64
+		want   bool
+	}{{0, false}, {2, true}, {2, false}, {3, true}, {3, false}} {
+		if got := r.mayPass(k, w, c.leader); got != c.want {
+			t.Errorf("%d: told leader %d: %v", i, c.leader, got)
+		}
+	}
+	r.peerChanged(3, "", false)
+	r.peerChanged(3, "", true)
+	if !r.mayPass(k, w, 3) {
+		t.Error("the leader was started again and is not told")
+	}
+	r.forget(k)
+	r.peerChanged(3, "", false)
+	if r.mayPass(k, w, 3) {
+		t.Error("a leader is told of a consumer that is not lost any more")
 	}
 }
