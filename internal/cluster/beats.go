@@ -54,6 +54,9 @@ func (c *Cluster) beatsFor() []uint64 {
 
 // beaten is told that a server beat.
 func (c *Cluster) beaten(server uint64) {
+	c.peers.mu.Lock()
+	c.peers.beat[server] = time.Now()
+	c.peers.mu.Unlock()
 	for _, s := range c.openShards() {
 		s.Beat(server)
 	}

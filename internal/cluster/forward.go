@@ -23,9 +23,14 @@ const forwardFor = 10 * time.Second
 // sent at most once: if its connection breaks, its outcome is unknown.
 //
 //	propose: | request 8 | group 8 | command |
+//	command: | request 8 | group 8 | life 8 | epoch 8 | unreached 8 | command |
 //	outcome: | request 8 | status 1 | leader 8 or result |
+//
+// A command says in which order it belongs, see away. If the sender can not reach the leader, it names that and asks
+// another member to pass the command on. Servers that do not know of it are sent a propose.
 type forwarder struct {
-	c *Cluster
+	c    *Cluster
+	life uint64 // names this process
 
 	mu       sync.Mutex
 	next     uint64
@@ -39,11 +44,11 @@ type forwarder struct {
 }
 
 type forwarded struct {
-	to      uint64
-	group   wal.GroupID
-	command []byte
-	waiter  replica.Waiter
-	begun   time.Time
+	heldCommand
+	to    uint64
+	group *group
+	epoch uint64
+	begun time.Time
 }
 
 // status is what an outcome says first.
@@ -59,24 +64,32 @@ const (
 )
 
 func newForwarder(c *Cluster) *forwarder {
-	return &forwarder{c: c, pending: make(map[uint64]*forwarded)}
+	return &forwarder{c: c, life: randomID(), pending: make(map[uint64]*forwarded)}
 }
 
-// propose sends a command to a server. See offer.
-func (f *forwarder) propose(to uint64, g wal.GroupID, command []byte, w replica.Waiter) error {
+// propose sends a command to a server. See offer. If unreached is not 0 that is the leader, and the server is another
+// member.
+func (f *forwarder) propose(to, unreached uint64, g *group, h heldCommand) error {
+	g.away.Lock()
+	defer g.away.Unlock()
+	if !g.away.send(to) {
+		return errNoLeader
+	}
+	p := &forwarded{heldCommand: h, to: to, group: g, epoch: g.away.epoch, begun: time.Now()}
+	if p.order == 0 {
+		p.order, p.command, p.until = g.held.orders.Add(1), slices.Clone(h.command), p.begun.Add(holdFor)
+	}
 	f.mu.Lock()
 	f.next++
 	id := f.next
-	f.pending[id] = &forwarded{to: to, group: g, command: slices.Clone(command), waiter: w, begun: time.Now()}
+	f.pending[id] = p
 	f.mu.Unlock()
-	err := f.c.send(to, peer.LaneRequests, kindPropose, func(b []byte) []byte {
-		b = binary.LittleEndian.AppendUint64(b, id)
-		b = binary.LittleEndian.AppendUint64(b, uint64(g))
-		return append(b, command...)
-	})
+	err := f.send(to, id, unreached, p)
 	if err == nil {
+		g.away.last = p.order
 		return nil
 	}
+	g.away.count.Add(-1)
 	// Nothing was sent. If the connection broke in this moment, lost may have answered already.
 	if f.take(id) == nil {
 		return nil
@@ -87,6 +100,23 @@ func (f *forwarder) propose(to uint64, g wal.GroupID, command []byte, w replica.
 	return errNoLeader
 }
 
+func (f *forwarder) send(to, id, unreached uint64, p *forwarded) error {
+	kind := kindPropose
+	if f.c.takesCommands(to) {
+		kind = kindCommand
+	}
+	return f.c.send(to, peer.LaneRequests, kind, func(b []byte) []byte {
+		b = binary.LittleEndian.AppendUint64(b, id)
+		b = binary.LittleEndian.AppendUint64(b, uint64(p.group.id))
+		if kind == kindCommand {
+			b = binary.LittleEndian.AppendUint64(b, f.life)
+			b = binary.LittleEndian.AppendUint64(b, p.epoch)
+			b = binary.LittleEndian.AppendUint64(b, unreached)
+		}
+		return append(b, p.command...)
+	})
+}
+
 func (f *forwarder) take(id uint64) *forwarded {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -95,36 +125,72 @@ func (f *forwarder) take(id uint64) *forwarded {
 	return p
 }
 
-// serve executes a command that another server forwarded.
+// serve executes a command that another server forwarded without an order.
 func (f *forwarder) serve(from uint64, payload []byte) error {
 	if len(payload) < 16 {
 		return errors.New("malformed forwarded command")
 	}
-	id, group := binary.LittleEndian.Uint64(payload), wal.GroupID(binary.LittleEndian.Uint64(payload[8:]))
-	w := &forwardedHere{f, from, id, group}
-	g := f.c.group(group)
-	if g == nil || g.rep.Load() == nil {
-		w.Done(nil, errNoLeader)
-		return nil
+	w := &forwardedHere{f: f, from: from, id: binary.LittleEndian.Uint64(payload), group: wal.GroupID(binary.LittleEndian.Uint64(payload[8:]))}
+	f.proposeHere(w, 0, payload[16:])
+	return nil
+}
+
+// serveCommand executes a command that another server forwarded.
+func (f *forwarder) serveCommand(from uint64, payload []byte) error {
+	if len(payload) < 40 {
+		return errors.New("malformed forwarded command")
 	}
-	err := g.propose(g.rep.Load(), payload[16:], w)
+	at := func(i int) uint64 { return binary.LittleEndian.Uint64(payload[i:]) }
+	w := &forwardedHere{f: f, from: from, id: at(0), group: wal.GroupID(at(8)), life: at(16), epoch: at(24)}
+	f.proposeHere(w, at(32), payload[40:])
+	return nil
+}
+
+func (f *forwarder) proposeHere(w *forwardedHere, unreached uint64, command []byte) {
+	err := f.offerHere(w, unreached, command)
 	if errors.Is(err, replica.ErrNotLeader) {
 		err = errNoLeader
 	}
 	if err != nil {
 		w.Done(nil, err)
 	}
+}
+
+// offerHere proposes to the local replica or, if the sender can not reach the leader, passes on what it sent.
+func (f *forwarder) offerHere(w *forwardedHere, unreached uint64, command []byte) error {
+	g := f.c.group(w.group)
+	if g == nil || w.epoch != 0 && !g.gates.admit(w.from, w.life, w.epoch) {
+		return errNoLeader
+	}
+	r := g.rep.Load()
+	switch {
+	case r == nil:
+		return errNoLeader
+	case unreached == 0 || g.leads():
+		return g.propose(r, command, w)
+	case g.leaderHere() != unreached:
+		return errNoLeader // The sender does not know of that one yet.
+	}
+	w.passed = true
+	g.held.propose(command, w)
 	return nil
 }
 
 // forwardedHere waits for the outcome of a command that another server forwarded, and sends it there.
 type forwardedHere struct {
-	f        *forwarder
-	from, id uint64
-	group    wal.GroupID
+	f           *forwarder
+	from, id    uint64
+	group       wal.GroupID
+	life, epoch uint64
+	passed      bool // it is this server's to find the leader
 }
 
-func (w *forwardedHere) Done(result any, err error) { w.f.answer(w.from, w.id, w.group, result, err) }
+func (w *forwardedHere) Done(result any, err error) {
+	if g := w.f.c.group(w.group); g != nil && w.epoch != 0 && errors.Is(err, errNoLeader) {
+		g.gates.shut(w.from, w.life, w.epoch)
+	}
+	w.f.answer(w.from, w.id, w.group, result, err)
+}
 
 // flush sends the outcomes that were gathered.
 func (f *forwarder) flush() {
@@ -163,7 +229,7 @@ func (f *forwarder) answer(to, id uint64, group wal.GroupID, result any, err err
 		case statusNotLeader:
 			var leader uint64
 			if g := f.c.group(group); g != nil {
-				leader = g.leader()
+				leader = g.leaderHere() // What this server was told itself may be long over.
 			}
 			b = binary.LittleEndian.AppendUint64(b, leader)
 		}
@@ -185,38 +251,52 @@ func (f *forwarder) outcome(from uint64, payload []byte) error {
 	if p == nil {
 		return nil // Given up already.
 	}
-	switch body := payload[9:]; status(payload[8]) {
-	case statusResult:
-		result, err := decodeResult(p.group, body)
-		if err != nil {
-			p.waiter.Done(nil, ErrUnknown)
-			return fmt.Errorf("outcome of a command for group %d: %w", p.group, err)
-		}
-		p.waiter.Done(result, nil)
-	case statusUnavailable:
-		p.waiter.Done(nil, ErrUnavailable)
-	case statusOverloaded:
-		p.waiter.Done(nil, ErrOverloaded)
-	case statusNoSpace:
-		p.waiter.Done(nil, ErrNoSpace)
-	case statusNotLeader:
+	st, body := status(payload[8]), payload[9:]
+	if st == statusNotLeader {
 		f.redirect(p, body, from)
-	default:
-		p.waiter.Done(nil, ErrUnknown)
+	} else {
+		result, err := any(nil), st.err()
+		if err == nil {
+			if result, err = decodeResult(p.group.id, body); err != nil {
+				f.end(p, nil, ErrUnknown)
+				return fmt.Errorf("outcome of a command for group %d: %w", p.group.id, err)
+			}
+		}
+		f.end(p, result, err)
 	}
 	return nil
+}
+
+// err is what a status tells, nil for a result.
+func (s status) err() error {
+	switch s {
+	case statusResult:
+		return nil
+	case statusUnavailable:
+		return ErrUnavailable
+	case statusOverloaded:
+		return ErrOverloaded
+	case statusNoSpace:
+		return ErrNoSpace
+	}
+	return ErrUnknown
+}
+
+// end tells who waits for a command what became of it.
+func (f *forwarder) end(p *forwarded, result any, err error) {
+	if p.group.away.heard(p.epoch, false, time.Now()) && p.group.held.count.Load() > 0 {
+		p.group.held.flush()
+	}
+	p.waiter.Done(result, err)
 }
 
 // redirect notes who leads and keeps the command, which was definitely not proposed, for another
 // attempt.
 func (f *forwarder) redirect(p *forwarded, body []byte, from uint64) {
-	g := f.c.group(p.group)
-	if g == nil {
-		p.waiter.Done(nil, ErrUnavailable)
-		return
-	}
+	g := p.group
+	var leader uint64
 	if len(body) == 8 {
-		leader := binary.LittleEndian.Uint64(body)
+		leader = binary.LittleEndian.Uint64(body)
 		if leader != from {
 			g.hint.Store(leader)
 		}
@@ -224,7 +304,15 @@ func (f *forwarder) redirect(p *forwarded, body []byte, from uint64) {
 			g.unknowing.Store(from)
 		}
 	}
-	g.held.keep(heldCommand{p.command, p.waiter, p.begun.Add(holdFor)})
+	if !g.away.current(p.epoch) {
+		p.waiter.Done(nil, ErrUnavailable) // What came behind it has gone elsewhere.
+		return
+	}
+	g.held.keep(p.heldCommand)
+	now := time.Now()
+	if g.away.heard(p.epoch, true, now) && leader != 0 && leader != from && g.away.lasted(now) {
+		g.held.flush()
+	}
 }
 
 // lost is told that the connection to a server broke.
@@ -252,6 +340,7 @@ func (f *forwarder) finish(which func(*forwarded) bool) {
 	}
 	f.mu.Unlock()
 	for _, p := range ended {
+		p.group.away.heard(p.epoch, true, time.Now())
 		p.waiter.Done(nil, ErrUnknown)
 	}
 }

@@ -16,9 +16,11 @@ import (
 // group is one Raft group as seen from this server: its local replica, if there is one, and the
 // way to its leader. The meta group and every stream have one.
 type group struct {
-	c    *Cluster
-	id   wal.GroupID
-	held held
+	c     *Cluster
+	id    wal.GroupID
+	held  held
+	away  away
+	gates gates
 
 	shard *replica.Shard
 	rep   atomic.Pointer[replica.Replica]
@@ -76,16 +78,23 @@ func (g *group) leads() bool {
 
 // leader is the server that leads, as far as is known here, or 0.
 func (g *group) leader() uint64 {
-	if r := g.rep.Load(); r != nil {
-		st := r.Status()
-		if st.Leader != 0 && !st.CutOff {
-			return g.server(st.Leader)
-		}
-		if len(st.Conf.GetVoters()) > 0 {
-			return 0 // A member knows better than hearsay.
-		}
+	if lead := g.leaderHere(); lead != 0 {
+		return lead
+	}
+	if r := g.rep.Load(); r != nil && len(r.Status().Conf.GetVoters()) > 0 {
+		return 0 // A member knows better than hearsay.
 	}
 	return g.hint.Load()
+}
+
+// leaderHere is the server that leads, as far as the local replica knows, or 0.
+func (g *group) leaderHere() uint64 {
+	if r := g.rep.Load(); r != nil {
+		if st := r.Status(); st.Leader != 0 && !st.CutOff {
+			return g.server(st.Leader)
+		}
+	}
+	return 0
 }
 
 // server finds where a member lives.
@@ -115,50 +124,76 @@ func (g *group) members() []meta.Replica {
 }
 
 // offer proposes to the leader, here or elsewhere.
-func (g *group) offer(command []byte, w replica.Waiter) error {
+func (g *group) offer(h heldCommand) error {
 	if r := g.rep.Load(); r != nil {
-		err := g.propose(r, command, w)
-		if !errors.Is(err, replica.ErrNotLeader) {
-			return err
+		switch {
+		case g.away.stale(h.order):
+			return ErrUnavailable
+		case g.away.home():
+			if err := g.propose(r, h.command, h.waiter); !errors.Is(err, replica.ErrNotLeader) {
+				return err
+			}
+		case g.leads():
+			return errNoLeader // What was sent elsewhere comes first.
 		}
 	}
-	to := g.leader()
-	if g.rep.Load() == nil && (to == 0 || !g.c.reachable(to)) {
-		to = g.memberAfter(g.unknowing.Load()) // What this server was told may be of a leader that is gone.
+	to, unreached := g.leader(), uint64(0)
+	if g.rep.Load() == nil && (to == 0 || !g.c.responsive(to)) {
+		// What this server was told may be of a leader that is gone, or is out of its reach alone.
+		if other := g.memberAfter(g.unknowing.Load()); other != 0 && other != to {
+			to, unreached = other, to
+		}
 	}
-	if to == 0 || to == g.c.id.server {
+	switch {
+	case to == 0 || to == g.c.id.server:
 		return errNoLeader
+	case g.away.stale(h.order):
+		return ErrUnavailable
 	}
-	return g.c.forward.propose(to, g.id, command, w)
+	return g.c.forward.propose(to, unreached, g, h)
 }
 
-// propose offers to the local replica, unless there is no room on the disk for what the command stores.
+// propose offers to the local replica, unless there is no room on the disk for what the command stores. One that gives
+// others back will know of a leader in a moment.
 func (g *group) propose(r *replica.Replica, command []byte, w replica.Waiter) error {
 	if g.stream != nil && !g.c.hasRoom(command) {
 		return ErrNoSpace
 	}
-	return r.Propose(command, w)
-}
-
-// again keeps a command that the local replica did not take for the next leader; one of another server
-// goes back there. Whoever is told of a leader first goes on with it.
-func (g *group) again(command []byte, w replica.Waiter) {
-	if f, ok := w.(*forwardedHere); ok {
-		f.Done(nil, errNoLeader)
-		return
+	err := r.Propose(command, w)
+	if errors.Is(err, replica.ErrReturning) {
+		return errNoLeader
 	}
-	g.held.keep(heldCommand{slices.Clone(command), w, time.Now().Add(holdFor)})
+	return err
 }
 
-// memberAfter picks a server that has a replica and can be reached, the first in order behind the given one; it will
-// say who leads. One that is cut off from the others does not know, and must not be asked for ever.
+// again keeps commands that the local replica did not take for the next leader; those of another server
+// go back there. Whoever is told of a leader first goes on with them.
+func (g *group) again(commands [][]byte, waiters []replica.Waiter) {
+	var own [][]byte
+	var mine []replica.Waiter
+	for i, w := range waiters {
+		if f, ok := w.(*forwardedHere); ok && !f.passed {
+			f.Done(nil, errNoLeader)
+			continue
+		}
+		own, mine = append(own, commands[i]), append(mine, w)
+	}
+	if len(mine) > 0 {
+		g.held.back(own, mine)
+	}
+}
+
+// memberAfter picks a server that has a replica and answers, or at least can be reached, the first in order behind the
+// given one; it will say who leads. One that is cut off from the others does not know, and must not be asked for ever.
 func (g *group) memberAfter(last uint64) uint64 {
 	members := g.members()
 	first := 1 + slices.IndexFunc(members, func(m meta.Replica) bool { return m.Server == last })
-	for i := range members {
-		to := members[(first+i)%len(members)].Server
-		if to != g.c.id.server && g.c.reachable(to) {
-			return to
+	for _, fit := range []func(uint64) bool{g.c.responsive, g.c.reachable} {
+		for i := range members {
+			to := members[(first+i)%len(members)].Server
+			if to != g.c.id.server && fit(to) {
+				return to
+			}
 		}
 	}
 	return 0

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"sync"
@@ -20,34 +21,38 @@ const (
 
 // offer proposes a command somewhere. It returns nil if the waiter will hear the outcome,
 // errNoLeader if there is nobody to propose to right now, and any other error for a definite refusal.
-type offer func(command []byte, w replica.Waiter) error
+type offer func(heldCommand) error
 
 var errNoLeader = errors.New("cluster: no leader is known")
 
 // held keeps the commands that arrive while a group has no leader: an election is short, and
 // clients would only come again. Nothing held has been proposed, so giving up is definite.
-// Commands are proposed in the order in which they came.
+//
+// Commands are proposed in the order in which they came, also those that somebody was asked to propose and did not:
+// they come before all that came after them.
 type held struct {
-	offer offer
-	count atomic.Int32  // of commands: the fast path looks here only
-	total *atomic.Int64 // of those of all groups
+	offer  offer
+	count  atomic.Int32  // of commands: the fast path looks here only
+	total  *atomic.Int64 // of those of all groups
+	orders atomic.Int64  // the last order that was given out
 
 	sync.Mutex
-	commands []heldCommand
-	bytes    int  // of all commands
-	closed   bool // no leader will come any more
+	commands []heldCommand // by order
+	bytes    int           // of all commands
+	closed   bool          // no leader will come any more
 }
 
 type heldCommand struct {
 	command []byte
 	waiter  replica.Waiter
 	until   time.Time
+	order   int64 // among those of this group that came to this server; 0: it has none yet
 }
 
 // propose offers the command, or keeps it for the next leader.
 func (h *held) propose(command []byte, w replica.Waiter) {
 	if h.count.Load() == 0 {
-		err := h.offer(command, w)
+		err := h.offer(heldCommand{command: command, waiter: w})
 		if err == nil {
 			return
 		}
@@ -56,25 +61,79 @@ func (h *held) propose(command []byte, w replica.Waiter) {
 			return
 		}
 	}
-	h.keep(heldCommand{slices.Clone(command), w, time.Now().Add(holdFor)})
+	h.keep(heldCommand{command: slices.Clone(command), waiter: w, until: time.Now().Add(holdFor)})
 	h.flush() // The leader may have come in between.
 }
 
-// keep puts a command that was not proposed behind those that wait.
+// keep puts a command that was not proposed where it belongs among those that wait.
 func (h *held) keep(c heldCommand) {
 	h.Lock()
-	full, closed := len(h.commands) >= holdMax || h.bytes+len(c.command) > holdBytesMax, h.closed
-	if !full && !closed {
-		h.commands = append(h.commands, c)
-		h.bytes += len(c.command)
-		h.counted()
+	if c.order == 0 {
+		c.order = h.orders.Add(1)
 	}
+	at, _ := slices.BinarySearchFunc(h.commands, c.order, func(c heldCommand, order int64) int { return cmp.Compare(c.order, order) })
+	err := h.insert(at, c)
 	h.Unlock()
+	if err != nil {
+		c.waiter.Done(nil, err)
+	}
+}
+
+// insert puts a command among the others, if there is room. The caller holds the lock.
+func (h *held) insert(at int, c heldCommand) error {
+	if err := h.room(len(h.commands), c.command); err != nil {
+		return err
+	}
+	h.commands = slices.Insert(h.commands, at, c)
+	h.bytes += len(c.command)
+	h.counted()
+	return nil
+}
+
+// room tells why one more command besides so many can not be kept. The caller holds the lock.
+func (h *held) room(count int, command []byte) error {
 	switch {
-	case closed:
-		c.waiter.Done(nil, ErrUnavailable)
-	case full:
-		c.waiter.Done(nil, ErrOverloaded)
+	case h.closed:
+		return ErrUnavailable
+	case count >= holdMax, h.bytes+len(command) > holdBytesMax:
+		return ErrOverloaded
+	}
+	return nil
+}
+
+// back puts commands that the local replica gives back before all others, which came later. Where there is no room
+// for all it is the last of them that are refused.
+func (h *held) back(commands [][]byte, waiters []replica.Waiter) {
+	var first []heldCommand
+	var refused []unwanted
+	until := time.Now().Add(holdFor)
+	h.Lock()
+	for i, w := range waiters {
+		if err := h.room(len(first)+len(h.commands), commands[i]); err != nil {
+			refused = append(refused, unwanted{w, err})
+			continue
+		}
+		first = append(first, heldCommand{command: slices.Clone(commands[i]), waiter: w, until: until})
+		h.bytes += len(commands[i])
+	}
+	h.commands = append(first, h.commands...)
+	for i := range h.commands { // None is at another server, or it is not taken back from there.
+		h.commands[i].order = h.orders.Add(1)
+	}
+	h.counted()
+	h.Unlock()
+	refuseAll(refused)
+}
+
+// unwanted is who is to be told that nothing was done, and why.
+type unwanted struct {
+	w   replica.Waiter
+	err error
+}
+
+func refuseAll(all []unwanted) {
+	for _, r := range all {
+		r.w.Done(nil, r.err)
 	}
 }
 
@@ -83,28 +142,22 @@ func (h *held) flush() {
 	if h.count.Load() == 0 {
 		return
 	}
-	type refusal struct {
-		w   replica.Waiter
-		err error
-	}
-	var refused []refusal
+	var refused []unwanted
 	h.Lock()
 	n := 0
 	for _, c := range h.commands {
-		err := h.offer(c.command, c.waiter)
+		err := h.offer(c)
 		if errors.Is(err, errNoLeader) {
 			break
 		}
 		if err != nil {
-			refused = append(refused, refusal{c.waiter, err})
+			refused = append(refused, unwanted{c.waiter, err})
 		}
 		n++
 	}
 	h.drop(n)
 	h.Unlock()
-	for _, f := range refused {
-		f.w.Done(nil, f.err)
-	}
+	refuseAll(refused)
 }
 
 // counted notes how many there are. The caller holds the lock.

@@ -4,8 +4,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/cleatkv/cleat/internal/replica"
 )
 
 // What waits for a leader is bounded in number and in bytes, and the room of what has gone is there again.
@@ -13,7 +11,7 @@ func TestHeldIsBounded(t *testing.T) {
 	for name, c := range map[string]struct{ size, room int }{"many": {100, holdMax}, "large": {8 << 20, holdBytesMax / (8 << 20)}} {
 		t.Run(name, func(t *testing.T) {
 			leads := false
-			h := &held{total: new(atomic.Int64), offer: func([]byte, replica.Waiter) error {
+			h := &held{total: new(atomic.Int64), offer: func(heldCommand) error {
 				if leads {
 					return nil
 				}

@@ -125,11 +125,23 @@ func (s *Stream) Servers() []uint64 {
 // Nearest is a server to send a request to that only one with a replica can answer: the leader if
 // it is known, else one after the other that has a replica and can be reached; 0 if there is none but this.
 func (s *Stream) Nearest() uint64 {
-	if to := s.leader(); to != 0 && to != s.c.id.server && s.c.reachable(to) {
+	if to := s.leader(); to != 0 && to != s.c.id.server && s.c.responsive(to) {
 		return to
 	}
 	to := s.memberAfter(s.asked.Load())
 	s.asked.Store(to)
+	return to
+}
+
+// NearestBut is Nearest for a request that one server could not answer: another than that.
+func (s *Stream) NearestBut(not uint64) uint64 {
+	to := s.Nearest()
+	if not == 0 || to != not {
+		return to
+	}
+	if to = s.memberAfter(not); to == not {
+		return 0
+	}
 	return to
 }
 

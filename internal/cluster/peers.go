@@ -28,6 +28,7 @@ const (
 	kindCompare                          // see compare.go
 	kindBeat                             // see beats.go
 	kindMend                             // see mend.go
+	kindCommand                          // see forwarder
 
 	KindOthers = peer.KindFirst + 32
 )
@@ -55,6 +56,8 @@ type greeting struct {
 	MessagesOnly bool `json:"messages_only,omitempty"`
 	// Beats is set by servers that want to be told that others live.
 	Beats bool `json:"beats,omitempty"`
+	// Commands is set by servers that take commands in order; see forwarder.
+	Commands bool `json:"commands,omitempty"`
 	// Compares is set by servers that know the command for it; see compare.go.
 	Compares bool `json:"compares,omitempty"`
 	// MetaFormat tells what its meta machine writes, see meta.Format; 0: it does not know the command to compare.
@@ -70,6 +73,7 @@ type peers struct {
 	extra    map[uint64]greeting
 	up       map[uint64]bool
 	since    map[uint64]time.Time // when up last became true
+	beat     map[uint64]time.Time // when it last told that it lives
 	handlers map[peer.Kind]func(from uint64, payload []byte) error
 	others   map[string]json.RawMessage
 	watchers []func(server uint64, name string, up bool)
@@ -78,7 +82,7 @@ type peers struct {
 func newPeers() *peers {
 	return &peers{
 		greeted: make(map[uint64]peer.Hello), extra: make(map[uint64]greeting), up: make(map[uint64]bool),
-		since:    make(map[uint64]time.Time),
+		since: make(map[uint64]time.Time), beat: make(map[uint64]time.Time),
 		handlers: make(map[peer.Kind]func(uint64, []byte) error), others: make(map[string]json.RawMessage),
 	}
 }
@@ -168,12 +172,34 @@ func (c *Cluster) reachable(server uint64) bool {
 	return c.transport != nil && c.transport.Reachable(server)
 }
 
+// unheardMax is how long a server may not tell that it lives before others are asked rather than it. A connection is
+// taken for broken much later.
+const unheardMax = 5 * replica.BeatTicks * replica.TickInterval
+
+// responsive tells whether a server can be reached and was heard of lately.
+func (c *Cluster) responsive(server uint64) bool {
+	if !c.reachable(server) {
+		return false
+	}
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	last := c.peers.beat[server]
+	return last.Before(c.peers.since[server]) || time.Since(last) < unheardMax // It tells so since it belongs to the cluster.
+}
+
+// takesCommands tells whether a server knows of the order of commands.
+func (c *Cluster) takesCommands(server uint64) bool {
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	return c.peers.extra[server].Commands
+}
+
 // peerHandler is the cluster as the transport sees it.
 type peerHandler struct{ c *Cluster }
 
 // Hello greets.
 func (h peerHandler) Hello() json.RawMessage {
-	g := greeting{Cluster: h.c.identity().cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly, Compares: true, MetaFormat: meta.Format}
+	g := greeting{Cluster: h.c.identity().cluster, Seeds: h.c.seeds(), Route: h.c.advertised(), Tags: h.c.opts.Route.Tags, MessagesOnly: h.c.opts.MessagesOnly, Beats: !h.c.opts.MessagesOnly, Commands: true, Compares: true, MetaFormat: meta.Format}
 	if m := h.c.Meta(); m != nil {
 		g.Former = m.FormerIDs()
 	}
@@ -228,6 +254,8 @@ func (h peerHandler) Frame(from uint64, kind peer.Kind, payload []byte) error {
 		return c.receiveRaft(from, payload)
 	case kindPropose:
 		return c.forward.serve(from, payload)
+	case kindCommand:
+		return c.forward.serveCommand(from, payload)
 	case kindOutcome:
 		return c.forward.outcome(from, payload)
 	case kindGenesis:

@@ -6,6 +6,10 @@ var (
 	// ErrNotLeader: definite. This replica does not lead; nothing was proposed.
 	ErrNotLeader = errors.New("replica: not the leader")
 
+	// ErrReturning: definite. This replica has ceased to lead, or is about to, and gives back what came before;
+	// who keeps an order must not go elsewhere before it has.
+	ErrReturning = errors.New("replica: earlier commands are being given back")
+
 	// ErrUnavailable: definite. The command was not executed and never will be: there was no
 	// leader, or another entry was committed in its place. Safe to try again.
 	ErrUnavailable = errors.New("replica: no quorum or no leader; nothing was done")

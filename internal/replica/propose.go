@@ -10,11 +10,8 @@ import (
 // Propose offers one command. It copies the command and returns nil if the waiter will hear the
 // outcome; on an error the command was not taken and the waiter will not be called. Any goroutine.
 func (r *Replica) Propose(command []byte, w Waiter) error {
-	if st := r.status.Load(); !st.Leading || st.CutOff {
-		return ErrNotLeader // Cut off, it will hardly be that for much longer.
-	}
 	r.intake.Lock()
-	if err := r.intake.closed; err != nil {
+	if err := r.mayPropose(); err != nil {
 		r.intake.Unlock()
 		return err
 	}
@@ -41,19 +38,30 @@ func (r *Replica) Propose(command []byte, w Waiter) error {
 	return nil
 }
 
+// mayPropose tells why nothing can be proposed here. The caller holds the intake's lock.
+func (r *Replica) mayPropose() error {
+	st := r.status.Load()
+	switch {
+	case r.intake.closed != nil:
+		return r.intake.closed
+	case r.intake.returning:
+		return ErrReturning
+	case !st.Leading || st.CutOff:
+		return ErrNotLeader // Cut off, it will hardly be that for much longer.
+	}
+	return nil
+}
+
 // proposePacks hands what waits to Raft: one message a turn, one log entry a pack. While a round is
 // under way packs are left to grow.
 func (r *Replica) proposePacks(now int64) {
 	if r.failed != nil {
 		return
 	}
-	if r.held = r.full(); r.held {
+	if r.held = r.lead == r.cfg.ID && r.full(); r.held {
 		return
 	}
-	r.intake.Lock()
-	packs := r.intake.packs
-	r.intake.packs, r.intake.bytes, r.intake.queued = nil, 0, false
-	r.intake.Unlock()
+	packs := r.takePacks()
 	if len(packs) == 0 {
 		return
 	}
@@ -69,29 +77,68 @@ func (r *Replica) proposePacks(now int64) {
 	}
 	r.round = r.counter
 	err := r.raft.Step(m)
+	if err != nil {
+		r.giveBack(packs) // Dropped by Raft: definite.
+	}
 	for _, p := range packs {
-		if err != nil {
-			r.settle(p, len(p.data))
-			r.again(p) // Dropped by Raft: definite.
-		}
 		p.data = nil // Raft has its own copy.
 	}
 }
 
-// again gives a pack's commands, which were not proposed, back to who may ask another leader.
-func (r *Replica) again(p *pack) {
-	if r.cfg.Again == nil {
-		p.refuse(ErrUnavailable)
-		return
+// takePacks takes what waits to be proposed.
+func (r *Replica) takePacks() []*pack {
+	r.intake.Lock()
+	defer r.intake.Unlock()
+	packs := r.intake.packs
+	r.intake.packs, r.intake.bytes, r.intake.queued, r.intake.returning = nil, 0, false, false
+	return packs
+}
+
+// retire shows that this replica has ceased to lead, and has what waits given back before anything that comes later
+// can go elsewhere.
+func (r *Replica) retire(st *Status) {
+	r.intake.Lock()
+	r.intake.returning = len(r.intake.packs) > 0
+	returning := r.intake.returning
+	r.status.Store(st)
+	r.intake.Unlock()
+	if returning {
+		r.shard.push(event{kind: evProposals, r: r})
 	}
-	_, commands, err := openPack(nil, p.data)
-	if err != nil || len(commands) != len(p.waiters) {
-		panic(fmt.Sprintf("replica: a pack of %d commands that was just made reads as %d: %v", len(p.waiters), len(commands), err))
+}
+
+// giveBack gives the commands of packs, which were not proposed, back to who may ask another leader, with those that
+// came meanwhile.
+func (r *Replica) giveBack(packs []*pack) {
+	for _, p := range packs {
+		r.settle(p, len(p.data))
 	}
-	for i, w := range p.waiters {
-		r.cfg.Again(commands[i], w)
+	r.intake.Lock()
+	for _, p := range r.intake.packs {
+		p.seal(0, 0, 0) // So that it can be read.
+		packs = append(packs, p)
 	}
-	p.waiters = nil
+	r.intake.packs, r.intake.bytes, r.intake.returning = nil, 0, true
+	r.intake.Unlock()
+	var commands [][]byte
+	var waiters []Waiter
+	for _, p := range packs {
+		var err error
+		waiters = append(waiters, p.waiters...)
+		if _, commands, err = openPack(commands, p.data); err != nil || len(commands) != len(waiters) {
+			panic(fmt.Sprintf("replica: a pack of %d commands that was just made reads as %d: %v", len(waiters), len(commands), err))
+		}
+		if r.cfg.Again == nil {
+			p.refuse(ErrUnavailable)
+		}
+		p.waiters = nil
+	}
+	if r.cfg.Again != nil {
+		r.cfg.Again(commands, waiters)
+	}
+	r.intake.Lock()
+	r.intake.returning = false
+	r.intake.Unlock()
 }
 
 // Queued is how many packs of commands wait to be proposed.

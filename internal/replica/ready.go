@@ -216,9 +216,14 @@ func (r *Replica) publish() (leaderChanged bool) {
 	if old.Leader == b.Lead && old.Term == b.GetTerm() && old.Committed == b.GetCommit() && old.Applied == r.applied && old.Leading == leading && old.Conf == r.conf && old.CutOff == cutOff && old.Resting == r.rest.asleep && len(members) == 0 && len(old.Members) == 0 {
 		return false
 	}
-	r.status.Store(&Status{
+	st := &Status{
 		Leader: b.Lead, Term: b.GetTerm(), Committed: b.GetCommit(), Applied: r.applied, Leading: leading, Conf: r.conf,
 		Members: members, CutOff: cutOff, Resting: r.rest.asleep, Blind: r.cfg.Blind,
-	})
+	}
+	if old.Leading && !leading {
+		r.retire(st)
+	} else {
+		r.status.Store(st)
+	}
 	return old.Leading != leading || old.Leader != b.Lead
 }

@@ -53,10 +53,10 @@ type Config struct {
 	// timeout, so that a new stream serves at once.
 	First bool
 
-	// Again is given a command that Raft did not take, as it does while the lead is handed over: nothing was
-	// done, and the next leader may be asked. It runs on the owner; the command is valid during the call. Nil refuses
-	// such commands as unavailable.
-	Again func(command []byte, w Waiter)
+	// Again is given commands that Raft did not take, as it does while the lead is handed over, in the order in which
+	// they came: nothing was done, and the next leader may be asked. Until it returns Propose takes no others. It runs
+	// on the owner; the commands are valid during the call. Nil refuses such commands as unavailable.
+	Again func(commands [][]byte, waiters []Waiter)
 
 	// Home tells on which server a member lives, 0 if that is not known. With it the group rests when nobody
 	// uses it, and relies on Shard.Beat; without it never. It is called on the owner's goroutine.
@@ -101,10 +101,11 @@ type Replica struct {
 
 	intake struct {
 		sync.Mutex
-		packs  []*pack
-		bytes  int
-		queued bool // the shard knows that there is something
-		closed error
+		packs     []*pack
+		bytes     int
+		queued    bool // the shard knows that there is something
+		returning bool // what is there is about to be given back: nothing may pass it
+		closed    error
 	}
 
 	// The rest belongs to the owner.

@@ -360,7 +360,12 @@ func TestProposalDuringTransferIsGivenBack(t *testing.T) {
 	var waiters []Waiter
 	r, err := b.shard.Open(Config{
 		Group: 7, ID: 1, Name: "test", Log: b.log, Machine: b.genesis(7, 1, 2, 3), Incarnation: 99, Logger: slog.New(slog.DiscardHandler),
-		Again: func(command []byte, w Waiter) { back, waiters = append(back, string(command)), append(waiters, w) },
+		Again: func(commands [][]byte, all []Waiter) {
+			for _, c := range commands {
+				back = append(back, string(c))
+			}
+			waiters = append(waiters, all...)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
