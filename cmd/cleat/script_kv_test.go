@@ -15,13 +15,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cleatkv/cleat/test/port"
 )
 
 var updateScripts = flag.Bool("update", false, "write the output seen into the scripts; read the diff before keeping it")
@@ -71,33 +72,6 @@ type scriptServer struct {
 	port   int
 }
 
-// scriptPorts are those given to servers: scripts run side by side, and a port that is free until its server
-// is up may be handed out again by the kernel.
-var scriptPorts struct {
-	sync.Mutex
-	taken map[int]bool
-}
-
-func freePort() (int, error) {
-	scriptPorts.Lock()
-	defer scriptPorts.Unlock()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if !scriptPorts.taken[port] {
-			if scriptPorts.taken == nil {
-				scriptPorts.taken = map[int]bool{}
-			}
-			scriptPorts.taken[port] = true
-			return port, nil
-		}
-	}
-}
-
 func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: server start [flag...] | server stop")
@@ -116,7 +90,7 @@ func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 
 func (s *scriptServer) start(ts *testscript.TestScript, flags []string) (err error) {
 	if s.port == 0 {
-		if s.port, err = freePort(); err != nil {
+		if s.port, err = port.Take(); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
+
+	"github.com/cleatkv/cleat/test/port"
 )
 
 // startTimeout is how long a server may take for anything in these tests.
@@ -446,11 +448,11 @@ func threeServers(t *testing.T, more string) (start func(i int) *process) {
 	dir := t.TempDir()
 	var routes []string
 	for range 3 {
-		port, err := freePort()
+		number, err := port.Take()
 		if err != nil {
 			t.Fatal(err)
 		}
-		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", number))
 	}
 	return func(i int) *process {
 		t.Helper()

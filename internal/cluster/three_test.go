@@ -3,13 +3,13 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/stream"
+	"github.com/cleatkv/cleat/test/port"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -27,12 +27,11 @@ func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
 	var all []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := port.Address()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
-		all = append(all, l.Addr().String())
+		all = append(all, addr)
 	}
 	return all
 }

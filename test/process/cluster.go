@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cleatkv/cleat/test/port"
 )
 
 // NewCluster starts n servers that form a cluster, n0 to n(n-1), and waits until each of them answers.
@@ -57,7 +59,7 @@ func prepareCluster(dir string, n int) (*cluster, error) {
 		s := &Server{Dir: filepath.Join(dir, fmt.Sprint("n", i))}
 		var err error
 		for _, addr := range []*string{&s.Addr, &s.HTTP, &c.routes[i]} {
-			if *addr, err = freeAddr(); err != nil {
+			if *addr, err = port.Address(); err != nil {
 				return nil, err
 			}
 		}

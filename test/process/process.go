@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/cleatkv/cleat/test/port"
 )
 
 const (
@@ -76,15 +78,15 @@ func Open(dir, extra string) (*Server, error) {
 func OpenCommand(dir, extra string, command []string) (*Server, error) {
 	s := &Server{Dir: dir, Command: command}
 	var err error
-	if s.Addr, err = freeAddr(); err != nil {
+	if s.Addr, err = port.Address(); err != nil {
 		return nil, err
 	}
-	if s.HTTP, err = freeAddr(); err != nil {
+	if s.HTTP, err = port.Address(); err != nil {
 		return nil, err
 	}
-	host, port, _ := net.SplitHostPort(s.Addr)
+	host, number, _ := net.SplitHostPort(s.Addr)
 	text := fmt.Sprintf("server_name: compat\nhost: %s\nport: %s\nhttp: %q\njetstream {\n  store_dir: %q\n}\n%s\n",
-		host, port, s.HTTP, filepath.Join(dir, "data"), extra)
+		host, number, s.HTTP, filepath.Join(dir, "data"), extra)
 	if err := os.WriteFile(s.config(), []byte(text), 0o644); err != nil {
 		return nil, err
 	}
@@ -249,32 +251,6 @@ func (s *Server) ask() error {
 	_, err = nc.Request("$JS.API.INFO", nil, time.Second)
 	return err
 }
-
-// freeAddr finds a port that nobody listens on, and that it has not given out before: whoever got it may
-// not listen yet.
-func freeAddr() (string, error) {
-	given.Lock()
-	defer given.Unlock()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		addr := l.Addr().String()
-		if err := l.Close(); err != nil {
-			return "", err
-		}
-		if !given.addrs[addr] {
-			given.addrs[addr] = true
-			return addr, nil
-		}
-	}
-}
-
-var given = struct {
-	sync.Mutex
-	addrs map[string]bool
-}{addrs: make(map[string]bool)}
 
 // Command is the server under test, as words: a program and its first arguments.
 var Command = sync.OnceValues(func() ([]string, error) {
