@@ -48,8 +48,13 @@ func (c *Cluster) UpdateStream(account string, cfg *api.StreamConfig, l meta.Lim
 		return
 	}
 	u := &meta.UpdateStream{Account: account, Config: *cfg, Limits: l, Servers: c.candidates(cfg, nil)}
-	if s := c.Stream(account, cfg.Name); s != nil {
-		u.Keep = s.leaderMember()
+	if s := c.Stream(account, cfg.Name); s != nil && c.Clustered() {
+		a := s.Assignment()
+		if c.elsewhere(cfg.Placement) && !c.elsewhere(a.Config.Placement) {
+			done(nil, c.noPeers(cfg))
+			return
+		}
+		u.Keep, u.Leave = s.leaderMember(), c.misplaced(a, cfg)
 	}
 	command := meta.Encode(meta.KindUpdateStream, u)
 	c.change(command, func(s *Stream, _ *meta.Result, err error) { done(s, err) })

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/meta"
@@ -18,7 +20,7 @@ func (c *Cluster) place(cfg *api.StreamConfig, not []uint64) ([]uint64, error) {
 	}
 	fit := c.candidates(cfg, not)
 	if len(fit) < max(1, cfg.Replicas) {
-		return nil, api.ErrNoPeers.With("no suitable peers for placement")
+		return nil, c.noPeers(cfg)
 	}
 	return fit[:max(1, cfg.Replicas)], nil
 }
@@ -26,7 +28,7 @@ func (c *Cluster) place(cfg *api.StreamConfig, not []uint64) ([]uint64, error) {
 // candidates sorts the servers that can be reached by what they carry already.
 func (c *Cluster) candidates(cfg *api.StreamConfig, not []uint64) []uint64 {
 	m := c.Meta()
-	if m == nil {
+	if m == nil || c.elsewhere(cfg.Placement) {
 		return nil
 	}
 	load := make(map[uint64]int) // replicas, and leaders count double
@@ -49,17 +51,63 @@ func (c *Cluster) candidates(cfg *api.StreamConfig, not []uint64) []uint64 {
 	return fit
 }
 
-// carries tells whether a server has all tags that the placement asks for.
+// carries tells whether a server has all tags that the placement asks for, in whatever case they are
+// written.
 func carries(s *meta.Server, cfg *api.StreamConfig) bool {
-	if cfg.Placement == nil {
-		return true
+	return cfg.Placement == nil || !slices.ContainsFunc(cfg.Placement.Tags, func(tag string) bool { return !hasTag(s, tag) })
+}
+
+func hasTag(s *meta.Server, tag string) bool {
+	return slices.ContainsFunc(s.Tags, func(t string) bool { return strings.EqualFold(t, tag) })
+}
+
+// elsewhere tells whether the placement asks for another cluster than this one.
+func (c *Cluster) elsewhere(p *api.Placement) bool {
+	return p != nil && p.Cluster != "" && p.Cluster != c.Name()
+}
+
+// noPeers is the refusal of a placement for which there are too few servers. It tells why some are none.
+func (c *Cluster) noPeers(cfg *api.StreamConfig) *api.Error {
+	text := "no suitable peers for placement"
+	m := c.Meta()
+	if m == nil || c.elsewhere(cfg.Placement) {
+		return api.ErrNoPeers.With(text)
 	}
-	for _, tag := range cfg.Placement.Tags {
-		if !slices.Contains(s.Tags, tag) {
-			return false
+	servers := m.Servers()
+	if slices.ContainsFunc(servers, func(s *meta.Server) bool { return carries(s, cfg) && s.ID != c.id.server && !c.reachable(s.ID) }) {
+		text += ", peer offline"
+	}
+	var lacking []string
+	if cfg.Placement != nil {
+		for _, tag := range cfg.Placement.Tags {
+			if slices.ContainsFunc(servers, func(s *meta.Server) bool { return !hasTag(s, tag) }) {
+				lacking = append(lacking, "'"+tag+"'")
+			}
 		}
 	}
-	return true
+	if len(lacking) > 0 {
+		text += ", tags not matched [" + strings.Join(lacking, ", ") + "]"
+	}
+	return api.ErrNoPeers.With(text)
+}
+
+// misplaced lists the replicas of a stream that are to leave their servers, which do not carry the tags that
+// the placement asks for: all if it has changed, else those that are leaving already.
+func (c *Cluster) misplaced(a *meta.Stream, cfg *api.StreamConfig) (ids []uint64) {
+	m := c.Meta()
+	if m == nil || cfg.Placement == nil {
+		return nil
+	}
+	changed := !reflect.DeepEqual(a.Config.Placement, cfg.Placement)
+	for _, r := range a.Members() {
+		if s := m.Server(r.Server); s == nil || carries(s, cfg) {
+			continue
+		}
+		if changed || a.Plan != nil && slices.Contains(a.Plan.Remove, r.ID) {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
 }
 
 // leaderMember is the raft id of the stream's leader, or 0.

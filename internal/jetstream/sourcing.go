@@ -128,12 +128,8 @@ func (c *call) alternates(cfg *api.StreamConfig) (all []api.StreamAlternate) {
 	if !c.svc.opts.Clustered || m == nil {
 		return nil
 	}
-	origin := cfg.Name
-	if cfg.Mirror != nil {
-		origin = cfg.Mirror.Name
-	}
 	for _, ms := range m.Streams(c.account.broker.Name()) {
-		if ms.Config.Name == origin || ms.Config.Mirror != nil && ms.Config.Mirror.Name == origin {
+		if ms.Config.Name == cfg.Name || ms.Config.Mirror != nil && ms.Config.Mirror.Name == cfg.Name {
 			all = append(all, api.StreamAlternate{Name: ms.Config.Name, Domain: c.svc.opts.Domain, Cluster: c.svc.cluster.Name()})
 		}
 	}

@@ -50,6 +50,10 @@ type UpdateStream struct {
 	// raft id of the replica that is to stay when some have to go (the leader).
 	Servers []uint64 `json:"servers,omitempty"`
 	Keep    uint64   `json:"keep,omitempty"`
+
+	// Leave are the raft ids of the replicas for which a changed placement has no place where they are. Others
+	// on Servers replace them.
+	Leave []uint64 `json:"leave,omitempty"`
 }
 
 // DeleteStream removes a stream. Group, if not zero, must be the one that exists.

@@ -90,7 +90,7 @@ type Machine struct {
 // Format is raised with each change after which the same commands leave other records; a new field of what a command
 // carries is one, for older servers drop it. Only servers that have the same one compare what they hold: the others
 // differ rightly.
-const Format = 1
+const Format = 2
 
 // New opens the machine on what the engine holds. If the engine is new and genesis has a position,
 // that is recorded with the first servers; a member that joins later has no genesis and waits for

@@ -57,6 +57,59 @@ func TestScalePlansReplaceEachOther(t *testing.T) {
 	}
 }
 
+// Replicas that are to leave are replaced all at once, in the midst of another change too: as many as are
+// asked for remain, on servers that may have them.
+func TestUpdateMovesReplicas(t *testing.T) {
+	m := open(t, memory.NewStore(), "m")
+	c := config("S", "s.>")
+	c.Replicas = 3
+	s := do(t, m, KindCreateStream, &CreateStream{Account: "A", Config: c, Servers: []uint64{1, 2, 3}}).Stream
+	update := func(n int, to []uint64, from ...uint64) *Result {
+		t.Helper()
+		c.Replicas = n
+		c.Description += "x"
+		u := &UpdateStream{Account: "A", Config: c, Servers: to}
+		for _, server := range from {
+			r, _ := m.Stream(Key{"A", "S"}).On(server)
+			u.Leave = append(u.Leave, r.ID)
+		}
+		return do(t, m, KindUpdateStream, u)
+	}
+	at := func(want ...uint64) {
+		t.Helper()
+		s = m.Stream(Key{"A", "S"})
+		if got := servers(s); !slices.Equal(got, want) {
+			t.Fatalf("replicas are to be on %v, want %v; plan %+v", got, want, s.Plan)
+		}
+	}
+	done := func() {
+		t.Helper()
+		s = do(t, m, KindPlanDone, &PlanDone{Account: "A", Name: "S", Group: s.Group, Epoch: s.Plan.Epoch}).Stream
+		if s.Plan != nil {
+			t.Fatalf("plan %+v", s.Plan)
+		}
+	}
+
+	update(3, []uint64{3, 4, 5, 6}, 1, 2)
+	at(3, 4, 5)
+	update(3, []uint64{6, 7, 8}, 1, 2, 3, 4, 5) // Of these, two were still to come, and two about to go.
+	at(6, 7, 8)
+	done()
+	at(6, 7, 8)
+	update(1, []uint64{6, 7, 8})
+	if s = m.Stream(Key{"A", "S"}); len(servers(s)) != 1 {
+		t.Fatalf("%v", servers(s))
+	}
+	update(1, []uint64{1}, 6, 7, 8)
+	at(1)
+	done()
+	at(1)
+	if r := update(1, []uint64{1}, 1); r.Err == nil {
+		t.Error("a replica was sent away that no other server takes")
+	}
+	at(1)
+}
+
 // A plan is cancelled if it was made because a server was absent, and no other. What it has added goes, and the
 // replicas that there were stay, whatever is told of it later.
 func TestPlanIsCancelled(t *testing.T) {

@@ -54,25 +54,33 @@ func (m *Machine) update(tx storage.Tx, c *UpdateStream) *Result {
 	return &Result{Stream: &s}
 }
 
-// scale plans what a new number of replicas asks for. It may replace a plan that is under way: those
+// scale plans what a new number of replicas asks for, or another place for them. It may replace a plan that is under way: those
 // who were to come stay members until the new plan has seen them out.
 func (m *Machine) scale(tx storage.Tx, s *Stream, c *UpdateStream) *api.Error {
 	members := s.Members()
 	var adding []Replica
-	var leaving, lost []uint64
+	var leaving, lost []uint64 // Those that are lost go in any case, and do not count.
+	for _, r := range members {
+		if slices.Contains(c.Leave, r.ID) {
+			lost = append(lost, r.ID)
+		}
+	}
+	moves := len(lost) > 0
 	if s.Plan != nil {
 		adding = s.Plan.Add
 		for _, id := range s.Plan.Remove {
-			if slices.Contains(s.Lost, id) {
-				lost = append(lost, id) // It goes in any case, and does not count.
-			} else {
+			switch {
+			case slices.Contains(lost, id):
+			case slices.Contains(s.Lost, id):
+				lost = append(lost, id)
+			default:
 				leaving = append(leaving, id)
 			}
 		}
-		members = slices.DeleteFunc(slices.Clone(members), func(r Replica) bool { return slices.Contains(lost, r.ID) })
 	}
+	members = slices.DeleteFunc(slices.Clone(members), func(r Replica) bool { return slices.Contains(lost, r.ID) })
 	want := c.Config.Replicas
-	if want == len(members)-len(leaving) {
+	if want == len(members)-len(leaving) && !moves {
 		return nil
 	}
 	if more := want - len(members); more > 0 {

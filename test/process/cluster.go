@@ -133,9 +133,13 @@ func (c *cluster) launch(i int, seeds []string, extra string) error {
 		return err
 	}
 	host, port, _ := net.SplitHostPort(s.Addr)
-	text := fmt.Sprintf("server_name: n%d\nserver_tags: [n%[1]d]\nhost: %s\nport: %s\nhttp: %q\njetstream {\n  store_dir: %q\n}\n"+
+	half := "low"
+	if i >= len(c.servers)/2 {
+		half = "high"
+	}
+	text := fmt.Sprintf("server_name: n%d\nserver_tags: [n%[1]d, %s]\nhost: %s\nport: %s\nhttp: %q\njetstream {\n  store_dir: %q\n}\n"+
 		"cluster {\n  name: C\n  listen: %q\n  advertise: %q\n  routes: [\"nats://%s\"]\n}\n%s\n",
-		i, host, port, s.HTTP, filepath.Join(s.Dir, "data"), c.routes[i], seeds[i], strings.Join(seeds, "\", \"nats://"), extra)
+		i, half, host, port, s.HTTP, filepath.Join(s.Dir, "data"), c.routes[i], seeds[i], strings.Join(seeds, "\", \"nats://"), extra)
 	if err := os.WriteFile(s.config(), []byte(text), 0o644); err != nil {
 		return err
 	}
