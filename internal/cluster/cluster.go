@@ -579,5 +579,7 @@ func (e env) LeaderChanged(r *replica.Replica) {
 // TurnEnd sends the answers that were gathered, to other servers and to clients.
 func (e env) TurnEnd() {
 	e.c.forward.flush()
-	e.c.opts.Hooks.TurnEnd()
+	if e.c.opts.Hooks != nil { // A server without streams has none, but peers whose frames end turns.
+		e.c.opts.Hooks.TurnEnd()
+	}
 }

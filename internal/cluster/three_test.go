@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
+	"github.com/cleatkv/cleat/internal/peer"
 	"github.com/cleatkv/cleat/internal/stream"
 	"github.com/cleatkv/cleat/test/port"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -228,3 +229,38 @@ func TestGenesisDifferentSeedsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Servers without streams have nobody to tell of what happens to them.
+func TestServersWithoutStreamsMeetAndPart(t *testing.T) {
+	routes := freeAddresses(t, 2)
+	heard := make(chan uint64, 1)
+	var servers []*Cluster
+	for i := range routes {
+		c := New(Options{
+			Name: fmt.Sprint("n", i), Route: &Route{Cluster: "C", Listen: routes[i], Seeds: routes}, MessagesOnly: true,
+			Logger: logger(t), OnFatal: func(err error) { t.Errorf("fatal: %v", err) },
+		})
+		c.Handle(kindOther, func(from uint64, _ []byte) error { heard <- from; return nil })
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		servers = append(servers, c)
+	}
+	for i, c := range servers {
+		other := servers[1-i]
+		eventually(t, "they meet", func() bool { return c.Reachable(other.ServerID()) })
+		if err := c.SendPeer(other.ServerID(), peer.LaneRequests, kindOther, func(b []byte) []byte { return b }); err != nil {
+			t.Fatal(err)
+		}
+		if from := <-heard; from != c.ServerID() {
+			t.Fatalf("heard %x, not %x", from, c.ServerID())
+		}
+	}
+	if err := servers[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "one is gone", func() bool { return len(servers[1].PeerIDs()) == 0 })
+}
+
+const kindOther = peer.Kind(200) // of a package above
