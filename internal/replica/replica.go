@@ -136,6 +136,8 @@ type Replica struct {
 	isLate      bool              // some of them wait for news
 	heardLead   uint64            // tick at which the leader was last heard of, or began to lead
 	rest        rest
+	heldUp      int    // how much this leader's disk holds the others up, see yield
+	yields      uint64 // how often it has tried to hand over for that
 	rushAt      uint64 // campaign at this tick, without waiting for a timeout; 0: do not
 	led         bool   // some leader was seen since the replica was opened
 }
@@ -242,6 +244,7 @@ func (r *Replica) tick() {
 	r.raft.Tick()
 	r.campaignFirst()
 	r.stepAside()
+	r.yield()
 	r.membersDue = !soleVoter(r.conf, r.cfg.ID) || len(r.conf.GetLearners()) > 0
 	r.retryReads()
 	if r.ticks%electionTicks == 0 {

@@ -63,6 +63,8 @@ type Shard struct {
 	spareDirty []*Replica
 	out        turnOutput
 	failed     error
+	writes     int    // to the log, under way
+	wrote      uint64 // tick at which one of them finished, or the first was begun
 
 	ended chan struct{} // closed when the owner has closed everything
 }
@@ -342,6 +344,7 @@ func (s *Shard) settle() {
 func (s *Shard) flush() {
 	if len(s.out.updates) > 0 {
 		writers := s.out.writers
+		s.writeBegun()
 		s.log.Submit(s.out.updates, func(err error) {
 			s.push(event{kind: evWritten, writers: writers, err: err})
 		})
@@ -364,6 +367,7 @@ func (s *Shard) handle(ev *event) {
 	case evMessage:
 		s.receive(ev.r, ev.message)
 	case evWritten:
+		s.writeDone()
 		if ev.err != nil {
 			s.stop(ev.err)
 			return
