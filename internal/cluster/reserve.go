@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -32,22 +33,20 @@ type reserve struct {
 	fs  vfs.FS
 	dir string
 
-	mu struct {
-		sync.Mutex
-		pieces int
-		began  time.Time // of growing
-		given  time.Time // when some were given up last
-	}
+	pieces atomic.Int64
+	began  time.Time // of growing
+
+	// files is held by whoever makes or removes them, which may take as long as the disk likes. Nobody waits for it.
+	files sync.Mutex
+	given time.Time // when some were given up last; under files
 }
 
 // open counts what is held from an earlier life.
 func (r *reserve) open(fsys vfs.FS, dir string, now time.Time) error {
 	r.fs, r.dir = fsys, filepath.Join(dir, reserveDir)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.mu.began = now
-	for ; ; r.mu.pieces++ {
-		if _, err := r.fs.Stat(r.piece(r.mu.pieces)); errors.Is(err, fs.ErrNotExist) {
+	r.began = now
+	for ; ; r.pieces.Add(1) {
+		if _, err := r.fs.Stat(r.piece(r.pieces.Load())); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("look at the reserve: %w", err)
@@ -55,33 +54,28 @@ func (r *reserve) open(fsys vfs.FS, dir string, now time.Time) error {
 	}
 }
 
-func (r *reserve) piece(n int) string { return filepath.Join(r.dir, fmt.Sprintf("%02d", n)) }
+func (r *reserve) piece(n int64) string { return filepath.Join(r.dir, fmt.Sprintf("%02d", n)) }
 
 // pieces is how many there are to be.
-func pieces(diskBytes int64) int { return int(min(diskBytes/reserveShare, reserveMax) / reservePiece) }
+func pieces(diskBytes int64) int64 { return min(diskBytes/reserveShare, reserveMax) / reservePiece }
 
 // bytes is what is held.
-func (r *reserve) bytes() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return int64(r.mu.pieces) * reservePiece
-}
+func (r *reserve) bytes() int64 { return r.pieces.Load() * reservePiece }
 
 // grow takes another piece, if it is time to.
 func (r *reserve) grow(diskBytes int64, now time.Time) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.mu.pieces >= pieces(diskBytes) || diskBytes >= reserveLarge && now.Sub(r.mu.began) < reserveDelay {
+	if r.pieces.Load() >= pieces(diskBytes) || diskBytes >= reserveLarge && now.Sub(r.began) < reserveDelay || !r.files.TryLock() {
 		return nil
 	}
+	defer r.files.Unlock()
 	err := makeDir(r.fs, r.dir)
 	if err == nil {
-		err = r.write(r.piece(r.mu.pieces))
+		err = r.write(r.piece(r.pieces.Load()))
 	}
 	if err != nil {
 		return fmt.Errorf("hold a reserve: %w", err)
 	}
-	r.mu.pieces++
+	r.pieces.Add(1)
 	return nil
 }
 
@@ -100,22 +94,26 @@ func (r *reserve) write(path string) error {
 	return err
 }
 
-// giveUp removes some of the files, the last first, and returns how many bytes that frees.
+// giveUp removes some of the files, the last first, and returns how many bytes that frees; none while another one is
+// being made.
 func (r *reserve) giveUp(diskBytes int64, now time.Time) (freed int64, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if now.Sub(r.mu.given) < reserveEvery {
+	if !r.files.TryLock() {
 		return 0, nil
 	}
-	r.mu.given = now
+	defer r.files.Unlock()
+	if now.Sub(r.given) < reserveEvery {
+		return 0, nil
+	}
+	r.given = now
 	for range max(1, pieces(diskBytes)/reserveTimes) {
-		if r.mu.pieces == 0 {
+		last := r.pieces.Load() - 1
+		if last < 0 {
 			break
 		}
-		if err := r.fs.Remove(r.piece(r.mu.pieces - 1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := r.fs.Remove(r.piece(last)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return freed, fmt.Errorf("give up a part of the reserve: %w", err)
 		}
-		r.mu.pieces--
+		r.pieces.Store(last)
 		freed += reservePiece
 	}
 	return freed, nil

@@ -80,3 +80,45 @@ func fill(t *testing.T, disk *simfs.FS, name string) vfs.File {
 	}
 	return f
 }
+
+// The trap: a disk that stood still while a piece of the reserve was made held up the loop that gives up on what is
+// late, as that looks at the reserve first.
+func TestReserveOnStillDiskHoldsUpNobody(t *testing.T) {
+	disk := simfs.New(1, simfs.Journal)
+	let, still := make(chan struct{}), make(chan struct{})
+	var r reserve
+	if err := r.open(disk, "data", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	disk.SetHook(func(op simfs.Op) error {
+		if strings.HasPrefix(op.Kind, "sync") {
+			close(still)
+			disk.SetHook(nil)
+			<-let
+		}
+		return nil
+	})
+	grown := make(chan error, 1)
+	go func() { grown <- r.grow(reserveLarge, time.Now()) }()
+	<-still
+	looked := make(chan int64, 1)
+	go func() {
+		freed, err := r.giveUp(reserveLarge, time.Now())
+		if err != nil {
+			t.Error(err)
+		}
+		looked <- r.bytes() + freed
+	}()
+	select {
+	case n := <-looked:
+		if n != 0 {
+			t.Errorf("%d bytes held, of which none is on disk", n)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the reserve cannot be looked at while a piece of it is made")
+	}
+	close(let)
+	if err := <-grown; err != nil || r.bytes() != reservePiece {
+		t.Errorf("held in the end: %d bytes, %v", r.bytes(), err)
+	}
+}
