@@ -545,9 +545,6 @@ func (c *Cluster) Healthy() error {
 	return nil
 }
 
-// stallMax is how long a sync may take before the server calls itself unhealthy.
-const stallMax = 3 * time.Second
-
 // env is what the shards need of the world.
 type env struct{ c *Cluster }
 

@@ -34,6 +34,9 @@ type disk struct {
 	waits atomic.Int64  // bytes that wait in memory to be written, as last counted
 	low   chan struct{} // wakes maintenance: a look may find room again
 
+	still      atomic.Bool // a sync takes so long that replicas here fall behind
+	stillSince time.Time   // when the sync began that was told of, zero if none was; the tick loop's
+
 	reserve reserve
 }
 

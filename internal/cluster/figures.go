@@ -93,7 +93,7 @@ func (c *Cluster) MetaHealthy() error {
 		return errNoMetaLeader
 	}
 	if d := c.log.SyncAge(); d > stallMax {
-		return fmt.Errorf("the disk has not finished a sync for %s", d.Round(time.Second))
+		return errors.New(c.stillText(d))
 	}
 	if err := c.metaGroup.rep.Load().Status().Stopped; err != nil {
 		return fmt.Errorf("the meta group: %w", err)

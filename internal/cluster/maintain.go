@@ -179,6 +179,7 @@ func (c *Cluster) tickLoop() {
 		case <-ticker.C:
 		}
 		now := time.Now()
+		c.lookAtSyncs(now)
 		c.emergency(now)
 		c.forward.expire(now)
 		if c.heldCommands.Load() > 0 {

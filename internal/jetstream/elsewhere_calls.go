@@ -217,14 +217,16 @@ func (c *call) gatherFrom(all []uint64, subj string, body []byte, done func([]ou
 	}
 }
 
-// orElsewhere is fn where there is a replica to read from. Where there is none, the request goes to a
-// server that has one.
+// orElsewhere is fn where there is a replica to read from. Where there is none, or none that is up to date, the
+// request goes to a server that has one.
 func (d *direct) orElsewhere(fn func(*broker.Msg)) func(*broker.Msg) {
 	return func(m *broker.Msg) {
 		cs, far := d.h.stream, d.h.svc.elsewhere
 		switch {
 		case cs.Machine() != nil:
-			fn(m)
+			if far == nil || !cs.Lags() || d.mayBeStale(m) || !far.forwardDirect(cs, m) {
+				fn(m)
+			}
 		case far == nil || !far.forwardDirect(cs, m):
 			w := d.answerOne(m)
 			w.unavailable()
