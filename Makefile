@@ -14,7 +14,7 @@ GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeout 120m ./test/chaos
 
 .DEFAULT_GOAL := build
-.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume groupcommit tables writes idle example \
+.PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume stall groupcommit tables writes idle example \
         cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state cluster-scale \
         cluster-rebirth cluster-workers linearizable linearizable-mix
 
@@ -105,6 +105,9 @@ linearizable: build ## Check what clients of three servers see under CYCLES faul
 
 linearizable-mix: build ## Check all that clients of five servers can do, on each engine, under CYCLES faults of up to all servers.
 	$(CHAOS) -run TestLinearizableMix -kills $(CYCLES)
+
+stall: build ## As root, with strace: disks of three servers are slow, or stand still, CYCLES times.
+	CLEAT_COMPAT_SERVER="bin/cleat server" go test -tags faults -v -count=1 -timeout 120m ./test/chaos -run TestChaosStall -kills $(CYCLES)
 
 groupcommit: build ## Count fdatasync calls per acknowledged put, with strace.
 	scripts/groupcommit.sh bin/cleat server

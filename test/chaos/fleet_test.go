@@ -33,6 +33,8 @@ type fleet struct {
 	load sync.WaitGroup
 	// served is, by server, when the newest write was begun that was acknowledged there.
 	served [3]atomic.Int64
+	// newest is, by server, the highest revision that its probe was told of.
+	newest [3]atomic.Int64
 	begun  time.Time
 
 	kvs []jetstream.KeyValue // one of each server, for single requests
@@ -72,8 +74,8 @@ func newFleetWith(t *testing.T, networked bool, replicas int) *fleet {
 	return f
 }
 
-// writers puts the servers under load.
-func (f *fleet) writers() {
+// writers puts the servers under load, until the context that it returns is done.
+func (f *fleet) writers() context.Context {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
@@ -89,6 +91,7 @@ func (f *fleet) writers() {
 		cancel()
 		f.load.Wait()
 	})
+	return ctx
 }
 
 // probe begins a write every now and then and does not wait for it before the next.
@@ -106,8 +109,8 @@ func (f *fleet) probe(ctx context.Context, w *writer, server int) {
 			revision, err := w.kv.Put(ctx, key, []byte(value))
 			f.book.end(value, judgeError(err), revision)
 			if err == nil {
-				for old := f.served[server].Load(); int64(began) > old && !f.served[server].CompareAndSwap(old, int64(began)); old = f.served[server].Load() {
-				}
+				raise(&f.newest[server], int64(revision))
+				raise(&f.served[server], int64(began))
 			}
 		})
 	}
@@ -117,14 +120,22 @@ func (f *fleet) probe(ctx context.Context, w *writer, server int) {
 // and returns how long after the moment that was.
 func (f *fleet) resumed(after time.Time, limit time.Duration, servers ...int) time.Duration {
 	f.t.Helper()
+	return f.await("writes", &f.served, after, limit, servers)
+}
+
+func (f *fleet) await(what string, served *[3]atomic.Int64, after time.Time, limit time.Duration, servers []int) time.Duration {
+	f.t.Helper()
 	moment := int64(after.Sub(f.begun))
-	for time.Since(after) < limit {
-		if !slices.ContainsFunc(servers, func(i int) bool { return f.served[i].Load() <= moment }) {
-			return time.Since(after)
+	for left := slices.Clone(servers); ; time.Sleep(time.Millisecond) {
+		left = slices.DeleteFunc(left, func(i int) bool { return served[i].Load() > moment })
+		if len(left) == 0 {
+			break
 		}
-		time.Sleep(time.Millisecond)
+		if time.Since(after) > limit {
+			f.t.Errorf("no %s at servers %v within %s", what, left, limit)
+			break
+		}
 	}
-	f.t.Errorf("no writes at servers %v within %s", servers, limit)
 	return time.Since(after)
 }
 
