@@ -306,36 +306,28 @@ func TestPromiseWatchersGoOnSoon(t *testing.T) {
 }
 
 // So it does when the leader knows nothing of it: it was away while the watcher was made, and has not met its server since.
-func TestPromiseWatchersGoOnWithoutWitness(t *testing.T) {
-	servers, network := process.NewNetworkedCluster(t, 3, "")
+func TestPromiseClusterWatchersGoOnWithoutWitness(t *testing.T) {
+	servers, network := process.NewNetworkedCluster(t, 3, operators)
 	ctx := testContext(t)
 	writer, err := jetstream.New(roaming(t, servers, 1))
 	must(t, err)
 	kv, err := writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "b", Replicas: 3})
 	must(t, err)
-	// Once n2 has the next bucket it has on its disk that there is this one, also without the leader of the cluster.
-	_, err = writer.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "next", Replicas: 3})
+	sys, err := nats.Connect(servers[1].URL(), nats.UserInfo("sys", "sys"))
 	must(t, err)
-	far, err := jetstream.New(roaming(t, servers[2:], 0))
-	must(t, err)
-	untilDone(t, func() error {
-		next, err := far.KeyValue(ctx, "next")
-		if err == nil {
-			_, err = next.Put(ctx, "k", nil)
-		}
-		return err
-	})
-	lead := func(server string) {
+	t.Cleanup(sys.Close)
+	lead := func(nc *nats.Conn, group, server string) {
 		t.Helper()
 		untilDone(t, func() error {
-			m, err := writer.Conn().Request("$JS.API.STREAM.LEADER.STEPDOWN.KV_b", fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, server), time.Second)
+			m, err := nc.Request("$JS.API."+group, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, server), time.Second)
 			if err == nil && !strings.Contains(string(m.Data), "is already leader") {
-				err = fmt.Errorf("the lead goes to %s: %s", server, m.Data)
+				err = fmt.Errorf("%s to %s: %s", group, server, m.Data)
 			}
 			return err
 		})
 	}
-	lead("n1")
+	lead(sys, "META.LEADER.STEPDOWN", "n1") // From whom n2 can hear of the bucket, when it does not see n0.
+	lead(writer.Conn(), "STREAM.LEADER.STEPDOWN.KV_b", "n1")
 	servers[2].Kill()
 	js, err := roaming(t, servers, 0).JetStream()
 	must(t, err)
@@ -345,7 +337,7 @@ func TestPromiseWatchersGoOnWithoutWitness(t *testing.T) {
 	time.Sleep(2 * time.Second) // Only what lasts is known to other servers.
 	network.Part(0, 2)
 	must(t, servers[2].Start())
-	lead("n2")
+	lead(writer.Conn(), "STREAM.LEADER.STEPDOWN.KV_b", "n2")
 	servers[0].Kill()
 	untilDone(t, func() error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
