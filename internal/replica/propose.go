@@ -42,14 +42,12 @@ func (r *Replica) Propose(command []byte, w Waiter) error {
 func (r *Replica) mayPropose() error {
 	st := r.status.Load()
 	switch {
-	case r.intake.closed != nil:
-		return r.intake.closed
 	case r.intake.returning:
 		return ErrReturning
 	case !st.Leading || st.CutOff:
 		return ErrNotLeader // Cut off, it will hardly be that for much longer.
 	}
-	return nil
+	return r.intake.closed
 }
 
 // proposePacks hands what waits to Raft: one message a turn, one log entry a pack. While a round is
