@@ -15,7 +15,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume stall groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state cluster-scale \
+        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state cluster-outsiders cluster-scale \
         cluster-rebirth cluster-workers linearizable linearizable-mix
 
 help: ## List the commands.
@@ -90,6 +90,9 @@ cluster-rest: build ## Take servers from three whose buckets nobody uses, CYCLES
 
 cluster-state: build ## Send a server that was away for long a state of MIB MiB, and break the connections on the way.
 	$(CHAOS) -run TestChaosSnapshotResume -mib $(MIB)
+
+cluster-outsiders: build ## Five servers, each without a replica of some buckets, under CYCLES faults: who goes on, and how soon.
+	$(CHAOS) -run TestChaosOutsiders -kills $(CYCLES)
 
 cluster-scale: build ## Change the number of replicas of a bucket under load, CYCLES times, and kill a server on the way.
 	$(CHAOS) -run TestChaosScale -kills $(CYCLES)

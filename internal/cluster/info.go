@@ -145,6 +145,19 @@ func (s *Stream) NearestBut(not uint64) uint64 {
 	return to
 }
 
+// NotLeading notes that a server does not lead.
+func (s *Stream) NotLeading(server uint64) { s.hint.CompareAndSwap(server, 0) }
+
+// LeaderHere is the server that leads, as far as a replica here knows, or 0. Another server is not to be told more.
+func (s *Stream) LeaderHere() uint64 { return s.leaderHere() }
+
+// LeaderOutOfReach tells that somebody is said to lead whom this server can not talk to: others have to pass on what
+// only the leader can do.
+func (s *Stream) LeaderOutOfReach() bool {
+	lead := s.leader()
+	return lead != 0 && lead != s.c.id.server && !s.c.responsive(lead)
+}
+
 // LeaderHint notes who leads according to another server.
 func (s *Stream) LeaderHint(server uint64) {
 	if server != 0 && server != s.c.id.server {

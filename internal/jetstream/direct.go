@@ -31,6 +31,7 @@ type direct struct {
 	h      *hosted
 	prefix string // of the subject form
 	subs   []*broker.Sub
+	failed func() // of one request of another server: told in place of the client that there is no answer
 }
 
 func newDirect(h *hosted) part {
@@ -170,6 +171,10 @@ func (d *direct) read(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 		d.run(&w, nil, fn)
 		return
 	}
+	if d.cutOff() {
+		w.unavailable()
+		return
+	}
 	var wait struct {
 		sync.Mutex
 		answered, left bool
@@ -204,8 +209,16 @@ func (d *direct) later(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 		d.work(w, nil, fn)
 		return
 	}
+	if d.cutOff() {
+		w.unavailable()
+		return
+	}
 	d.h.stream.ReadIndex(func(err error) { d.work(w, err, fn) })
 }
+
+// cutOff tells of a request that another replica may answer that this one hardly can: it would find out only when it
+// has waited.
+func (d *direct) cutOff() bool { return d.failed != nil && d.h.stream.Leader() == 0 }
 
 // work runs fn on a worker.
 func (d *direct) work(w answer, err error, fn func(*answer, *stream.Stream)) {
@@ -254,6 +267,10 @@ func (w *answer) one(msg *storage.Message, ok bool, err error, noHeaders bool) {
 func (w *answer) done(r opResult) { w.d.h.svc.ops.done(w.op, r, w.begun) }
 
 func (w *answer) unavailable() {
+	if w.d.failed != nil {
+		w.d.failed()
+		return
+	}
 	w.done(resultUnavailable)
 	w.status(statusUnavailable)
 }
@@ -270,6 +287,9 @@ var headerBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // message sends a stored message with the headers that say what it is; more, if given, appends
 // further ones.
 func (w *answer) message(msg *storage.Message, more func([]byte) []byte) {
+	if w.d.failed != nil {
+		w.d.failed = nil // The client has a part of its answer.
+	}
 	buf := headerBuffers.Get().(*[]byte)
 	h := stream.AppendWithin((*buf)[:0], msg.Header)
 	h = stream.AppendLine(h, stream.HdrStream, w.d.h.stream.Name())

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cleatkv/cleat/internal/broker"
 	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/peer"
 )
@@ -18,6 +17,9 @@ const (
 	kindAnswer                                    // what came of one
 	kindDirect                                    // a direct get for a server with a replica
 	kindWatchers                                  // of watchers that the sender delivers to
+	kindTry                                       // kindDirect, that may be returned
+	kindReturned                                  // a direct get that the sender can not answer
+	kindPass                                      // kindRequest, to be passed on to the leader, which the sender can not reach
 )
 
 // verdict says what came of a request that was sent to another server.
@@ -94,9 +96,14 @@ func (s *Service) Attach(c *cluster.Cluster) {
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	s.cluster, s.elsewhere = c, e
-	c.Handle(kindRequest, e.receive)
+	c.Handle(kindRequest, func(from uint64, payload []byte) error { return e.receive(from, payload, false) })
+	c.Handle(kindPass, func(from uint64, payload []byte) error { return e.receive(from, payload, true) })
 	c.Handle(kindAnswer, e.receiveAnswer)
 	c.Handle(kindDirect, e.receiveDirect)
+	c.Handle(kindTry, e.receiveTry)
+	c.Handle(kindReturned, e.receiveReturned)
+	c.Tell(returnsDirect, true)
+	c.Tell(passesOn, true)
 	c.WatchPeers(func(server uint64, _ string, up bool) {
 		if !up {
 			e.finish(func(q *question) bool { return q.to == server })
@@ -203,6 +210,22 @@ func (e *elsewhere) retry(now time.Time) {
 //
 //	request: | id 8 | length-prefixed account, subject | body |
 func (e *elsewhere) ask(to uint64, account, subject string, body []byte, within time.Duration, done func(outcome)) {
+	e.send(kindRequest, to, account, subject, body, within, done)
+}
+
+// passesOn is the name under which servers tell that they know kindPass.
+const passesOn = "passes_on"
+
+// askLeader is ask for what only the leader of a stream can do.
+func (e *elsewhere) askLeader(cs *cluster.Stream, to uint64, subject string, body []byte, within time.Duration, done func(outcome)) {
+	kind := kindRequest
+	if cs.LeaderOutOfReach() && e.cluster.Told(to, passesOn) != nil {
+		kind = kindPass
+	}
+	e.send(kind, to, cs.Account(), subject, body, within, done)
+}
+
+func (e *elsewhere) send(kind peer.Kind, to uint64, account, subject string, body []byte, within time.Duration, done func(outcome)) {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -216,7 +239,7 @@ func (e *elsewhere) ask(to uint64, account, subject string, body []byte, within 
 	if first {
 		e.kick()
 	}
-	err := e.cluster.SendPeer(to, peer.LaneRequests, kindRequest, func(b []byte) []byte {
+	err := e.cluster.SendPeer(to, peer.LaneRequests, kind, func(b []byte) []byte {
 		b = binary.LittleEndian.AppendUint64(b, id)
 		b = appendString(appendString(b, account), subject)
 		return append(b, body...)
@@ -258,14 +281,15 @@ var errMalformed = errors.New("jetstream: malformed frame")
 type asker struct {
 	server uint64
 	id     uint64
+	pass   bool // it can not reach the leader
 }
 
 // receive takes a request of another server's client.
-func (e *elsewhere) receive(from uint64, payload []byte) error {
+func (e *elsewhere) receive(from uint64, payload []byte, pass bool) error {
 	if len(payload) < 8 {
 		return errMalformed
 	}
-	to := asker{from, binary.LittleEndian.Uint64(payload)}
+	to := asker{from, binary.LittleEndian.Uint64(payload), pass}
 	account, rest, ok := takeString(payload[8:])
 	subject, body, ok2 := takeString(rest)
 	if !ok || !ok2 {
@@ -314,40 +338,6 @@ func (e *elsewhere) receiveAnswer(from uint64, payload []byte) error {
 	if q != nil {
 		q.done(o)
 	}
-	return nil
-}
-
-// forwardDirect sends a direct get to a server with a replica, which answers to the reply subject. It
-// tells whether it was sent; an answer that is lost is like any that is lost on the way to a client.
-//
-//	direct: | length-prefixed account, stream, subject, reply, header | data |
-func (e *elsewhere) forwardDirect(cs *cluster.Stream, m *broker.Msg) bool {
-	to := cs.Nearest()
-	return to != 0 && nil == e.cluster.SendPeer(to, peer.LaneRequests, kindDirect, func(b []byte) []byte {
-		for _, s := range []string{cs.Account(), cs.Name(), m.Subject, m.Reply, string(m.Header)} {
-			b = appendString(b, s)
-		}
-		return append(b, m.Data...)
-	})
-}
-
-func (e *elsewhere) receiveDirect(_ uint64, payload []byte) error {
-	var s [5]string
-	for i := range s {
-		var ok bool
-		if s[i], payload, ok = takeString(payload); !ok {
-			return errMalformed
-		}
-	}
-	var out broker.Batch
-	m := &broker.Msg{Account: e.svc.opts.Broker.Account(s[0]), Subject: s[2], Reply: s[3], Data: payload, Out: &out}
-	if s[4] != "" {
-		m.Header = []byte(s[4])
-	}
-	if cs := e.cluster.Stream(s[0], s[1]); cs == nil || !e.svc.serveDirect(cs, m) {
-		m.Account.Publish(&out, m.Reply, "", []byte("NATS/1.0 "+statusUnavailable+"\r\n\r\n"), nil)
-	}
-	out.Flush()
 	return nil
 }
 

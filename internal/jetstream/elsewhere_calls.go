@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
-	"github.com/cleatkv/cleat/internal/broker"
 	"github.com/cleatkv/cleat/internal/cluster"
 	"github.com/cleatkv/cleat/internal/subject"
 )
@@ -45,11 +44,16 @@ func (c *call) respondFar(body []byte) {
 
 // refer tells the server that asked that this one cannot answer, and who leads.
 func (c *call) refer(cs *cluster.Stream) {
-	c.svc.elsewhere.answer(*c.via, notHere, cs.Leader(), nil)
+	c.svc.elsewhere.answer(*c.via, notHere, cs.LeaderHere(), nil)
 }
 
-// relay publishes the reply that another server gave.
+// relay publishes the reply that another server gave, or sends it to the one that asked.
 func (c *call) relay(o outcome) {
+	if c.via != nil {
+		c.refused = o.refused
+		c.respondFar(o.body)
+		return
+	}
 	c.account.total.Add(1)
 	if o.refused {
 		c.account.errors.Add(1)
@@ -90,7 +94,7 @@ func (c *call) where(cs *cluster.Stream, here func() bool, fn func()) {
 			}
 			return false
 		}})
-	case c.via != nil:
+	case c.via != nil && !(c.via.pass && cs.Machine() != nil):
 		c.refer(cs)
 	default:
 		until := time.Now().Add(holdFor)
@@ -144,7 +148,7 @@ func (e *errand) try() bool {
 	if to == 0 {
 		return false
 	}
-	e.svc.elsewhere.ask(to, e.cs.Account(), e.subject, e.body, e.patience(time.Now()), e.heard)
+	e.svc.elsewhere.askLeader(e.cs, to, e.subject, e.body, e.patience(time.Now()), e.heard)
 	return true
 }
 
@@ -215,41 +219,4 @@ func (c *call) gatherFrom(all []uint64, subj string, body []byte, done func([]ou
 			}
 		})
 	}
-}
-
-// orElsewhere is fn where there is a replica to read from. Where there is none, or none that is up to date, the
-// request goes to a server that has one.
-func (d *direct) orElsewhere(fn func(*broker.Msg)) func(*broker.Msg) {
-	return func(m *broker.Msg) {
-		cs, far := d.h.stream, d.h.svc.elsewhere
-		switch {
-		case cs.Machine() != nil:
-			if far == nil || !cs.Lags() || d.mayBeStale(m) || !far.forwardDirect(cs, m) {
-				fn(m)
-			}
-		case far == nil || !far.forwardDirect(cs, m):
-			w := d.answerOne(m)
-			w.unavailable()
-		}
-	}
-}
-
-// serveDirect answers a direct get that another server sent here, and tells whether it can.
-func (s *Service) serveDirect(cs *cluster.Stream, m *broker.Msg) bool {
-	h := s.of(cs)
-	if h == nil || cs.Machine() == nil {
-		return false
-	}
-	for _, p := range h.parts {
-		d, ok := p.(*direct)
-		switch {
-		case !ok:
-			continue
-		case strings.HasPrefix(m.Subject, d.prefix):
-			d.subjectForm(m)
-		default:
-			d.wholeForm(m)
-		}
-	}
-	return true
 }

@@ -172,8 +172,8 @@ func (c *call) whereCreated(cs *cluster.Stream, q *api.ConsumerCreateRequest, fn
 		fn()
 	case c.forLeader(cs, q):
 		c.atLeader(cs, func() { c.afterFollowing(cs, fn) })
-	case c.via != nil && cs.IsLeader():
-		fn()
+	case c.via != nil && (cs.IsLeader() || c.via.pass && (name == "" || ordered(&q.Config))):
+		fn() // Not with a leader that can not send to the client.
 	case c.via != nil:
 		c.refer(cs)
 	case name == "" || ordered(&q.Config):

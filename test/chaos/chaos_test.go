@@ -100,19 +100,22 @@ func TestChaosKill(t *testing.T) {
 }
 
 // createBucket creates a bucket that never drops a value, so that every acknowledged write can be
-// looked up again, on the engine "file" or "rocksdb".
+// looked up again, on the engine "file", "rocksdb" or "memory".
 func createBucket(t *testing.T, server *process.Server, name, engine string, replicas int) {
 	t.Helper()
 	js, err := jetstream.New(server.Connect(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{
+	config := jetstream.StreamConfig{
 		Name: "KV_" + name, Subjects: []string{"$KV." + name + ".>"}, MaxMsgsPerSubject: 1 << 40,
 		Metadata: map[string]string{"cleat.storage": engine}, Replicas: replicas,
 		AllowDirect: true, AllowRollup: true, DenyDelete: true, Discard: jetstream.DiscardNew,
-	})
-	if err != nil {
+	}
+	if engine == "memory" {
+		config.Storage, config.Metadata = jetstream.MemoryStorage, nil
+	}
+	if _, err := js.CreateStream(context.Background(), config); err != nil {
 		t.Fatal(err)
 	}
 }

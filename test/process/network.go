@@ -90,6 +90,13 @@ func (n *Network) Part(a, b int) {
 	n.Cut(b, a)
 }
 
+// Linked tells whether two servers can talk to each other.
+func (n *Network) Linked(a, b int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.cut[way{a, b}] && !n.cut[way{b, a}]
+}
+
 // Isolate cuts all ways from and to a server of a cluster of so many.
 func (n *Network) Isolate(server, servers int) {
 	for other := range servers {
