@@ -197,3 +197,23 @@ func (r *Replica) campaignFirst() {
 		r.cfg.Logger.Debug("campaign: "+err.Error(), "group", r.cfg.Name)
 	}
 }
+
+// standIn campaigns instead of a member that wants to and cannot be elected, since it lacks entries that this one
+// has: so whoever would be elected need not wait for its turn.
+func (r *Replica) standIn(m *pb.Message) {
+	leaderless := r.lead == 0 || r.lead != r.cfg.ID && r.ticks-r.heardLead > electionTicks
+	if m.GetType() != pb.MsgPreVote || !leaderless || r.failed != nil || r.cfg.Blind || !slices.Contains(r.conf.GetVoters(), r.cfg.ID) {
+		return
+	}
+	last, err := r.log.LastIndex()
+	if err != nil {
+		return
+	}
+	term, err := r.log.Term(last)
+	if err != nil || m.GetLogTerm() > term || m.GetLogTerm() == term && m.GetIndex() >= last {
+		return
+	}
+	if err := r.raft.Campaign(); err != nil {
+		r.cfg.Logger.Debug("campaign: "+err.Error(), "group", r.cfg.Name)
+	}
+}

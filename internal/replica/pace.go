@@ -22,6 +22,7 @@ type pace struct {
 	member uint64
 
 	news *pb.Message // an append without entries that waits
+	trail
 
 	heard    uint64 // tick of the last message of the member, 0 for none
 	beats    int    // heartbeats since then
@@ -68,18 +69,30 @@ func (r *Replica) holdBack(m *pb.Message) bool {
 		}
 		p.probe, p.probeTerm, p.probeTick = m.GetIndex(), m.GetTerm(), r.ticks
 		p.news = nil // These entries bring it.
+		return r.holdTrail(p, m)
+	case pb.MsgReadIndexResp:
+		r.sendNews(r.paceOf(m.GetTo()), &r.shard.out) // The reader waits for what is committed.
 	}
 	return false
 }
 
-// sendLate sends the news that waits.
-func (r *Replica) sendLate(out *turnOutput) {
+// sendLate sends what waits, but to members that trail and may do so a little longer, unless all is set. It tells
+// whether something is left.
+func (r *Replica) sendLate(out *turnOutput, all bool) (left bool) {
 	for i := range r.paces {
-		r.sendNews(&r.paces[i], out)
+		p := &r.paces[i]
+		if p.turns++; len(p.behind) > 0 && p.turns < trailTurns && !all {
+			left = true
+			continue
+		}
+		r.sendNews(p, out)
 	}
+	return left
 }
 
+// sendNews sends a member all that waits for it.
 func (r *Replica) sendNews(p *pace, out *turnOutput) {
+	r.catchUp(p, out)
 	if p.news != nil && p.news.GetTerm() == r.term && r.failed == nil {
 		out.messages = append(out.messages, Outgoing{From: r, Message: p.news})
 	}

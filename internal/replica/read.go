@@ -108,6 +108,7 @@ func (r *Replica) answerRead(m *pb.Message) bool {
 	if m.GetType() != pb.MsgReadIndex || len(m.GetEntries()) != 1 || r.failed != nil {
 		return false
 	}
+	r.noteRead(m.GetFrom())
 	ctx := m.GetEntries()[0].GetData()
 	b := r.raft.BasicStatus()
 	switch {

@@ -65,6 +65,10 @@ type Config struct {
 	// Blind opens a member that has its log and not its state, see blind.go. Machine is nil then.
 	Blind bool
 
+	// TrailFrom is how many rounds a tick may have before a member may trail, see trail.go; 0: as many as suit
+	// production, -1: none.
+	TrailFrom int
+
 	// Owner is whatever the opener wants to find again through Replica.Owner.
 	Owner any
 }

@@ -202,6 +202,7 @@ func (s *Shard) receive(r *Replica, m *pb.Message) {
 	}
 	from := m.GetFrom()
 	r.heard(from)
+	r.noteAck(m)
 	if round, ok := restOf(m, pb.MsgHeartbeat, restOffer); ok {
 		s.offered(r, m, round)
 	} else if round, ok := restOf(m, pb.MsgHeartbeatResp, restAgreed); ok {
@@ -228,6 +229,7 @@ func (s *Shard) receive(r *Replica, m *pb.Message) {
 	}
 	if !r.answerRead(m) {
 		r.step(m)
+		r.standIn(m)
 	}
 	s.touch(r)
 }

@@ -58,7 +58,8 @@ type Shard struct {
 	ticking    []*Replica    // those that do not rest, and some that just began to
 	homes      []home        // servers that were heard of
 	dirty      []*Replica
-	lates      []*Replica // whose members wait for news
+	lates      []*Replica // whose members wait for something
+	spareLates []*Replica
 	spare      []event
 	spareDirty []*Replica
 	out        turnOutput
@@ -265,7 +266,7 @@ func (s *Shard) Turn(tick bool) {
 // tick advances the clocks of all that do not rest.
 func (s *Shard) tick() {
 	s.ticks.Add(1)
-	s.SendLate()
+	s.sendLate(true)
 	s.listen()
 	awake := s.ticking[:0]
 	for _, r := range s.ticking {
@@ -282,7 +283,7 @@ func (s *Shard) tick() {
 	s.lookAfterResting()
 }
 
-// late notes that members of the replica wait for news.
+// late notes that members of the replica wait for news, or trail.
 func (s *Shard) late(r *Replica) {
 	if !r.isLate {
 		r.isLate = true
@@ -293,15 +294,22 @@ func (s *Shard) late(r *Replica) {
 // Late tells whether SendLate has something to do.
 func (s *Shard) Late() bool { return len(s.lates) > 0 }
 
-// SendLate tells members what is committed and was not told with new entries. Whoever drives the
-// shard calls it a moment after a turn; each tick calls it too. Owner only.
-func (s *Shard) SendLate() {
-	for i, r := range s.lates {
+// SendLate tells members what is committed and was not told with new entries, and sends those that trail what
+// waits for them after some calls. Whoever drives the shard calls it a moment after a turn; each tick sends all.
+// Owner only.
+func (s *Shard) SendLate() { s.sendLate(false) }
+
+func (s *Shard) sendLate(all bool) {
+	lates := s.lates
+	s.lates = s.spareLates[:0]
+	for _, r := range lates {
 		r.isLate = false
-		r.sendLate(&s.out)
-		s.lates[i] = nil
+		if r.sendLate(&s.out, all) {
+			s.late(r)
+		}
 	}
-	s.lates = s.lates[:0]
+	clear(lates)
+	s.spareLates = lates
 	s.flush()
 }
 

@@ -30,6 +30,9 @@ type mendAnswer struct {
 func TestSimSuspects(t *testing.T) {
 	var sum mending
 	all := chosen()
+	if *seedFlag == 0 {
+		all = append(all, 173) // A tail is dropped, which is rare.
+	}
 	for _, seed := range all {
 		w := newWorldOf(t, seed, "", 3+seed/2%2)
 		w.mending.on = true

@@ -29,20 +29,20 @@ func TestSimSeeds(t *testing.T) {
 		t.Log(w)
 		return
 	}
-	var acked, reads, snaps, rests, elections, ticks int
+	var acked, reads, snaps, rests, pieces, elections, ticks int
 	all := knownSeeds(t)
 	for s := range *seeds {
 		all = append(all, *first+s)
 	}
 	for _, seed := range all {
 		w := simulate(t, seed, "")
-		acked, reads, snaps, rests = acked+len(w.acked), reads+w.reads, snaps+w.snaps, rests+w.rests
+		acked, reads, snaps, rests, pieces = acked+len(w.acked), reads+w.reads, snaps+w.snaps, rests+w.rests, pieces+w.pieces
 		for _, n := range w.elections {
 			elections, ticks = elections+1, ticks+n
 		}
 	}
-	t.Logf("%d runs: %d writes acknowledged, %d reads, %d snapshots installed, %d replicas at rest in the midst of it", len(all), acked, reads, snaps, rests)
-	if acked == 0 || reads == 0 || snaps == 0 || rests == 0 || elections == 0 {
+	t.Logf("%d runs: %d writes acknowledged, %d reads, %d snapshots installed, %d replicas at rest in the midst of it, %d times several rounds sent at once", len(all), acked, reads, snaps, rests, pieces)
+	if acked == 0 || reads == 0 || snaps == 0 || rests == 0 || pieces == 0 || elections == 0 {
 		t.Fatal("a part of it never happened: the simulation shows nothing of that")
 	}
 	if mean := ticks / elections; mean > electionMean {

@@ -109,6 +109,7 @@ type world struct {
 	reads     int
 	snaps     int
 	rests     int // replicas that were seen at rest
+	pieces    int // of several rounds, sent to members that trailed
 	mending   mending
 	blinding  blinding
 	reforming reforming
@@ -119,6 +120,10 @@ type world struct {
 // mayRest tells whether the servers of this world beat, so that its group rests when nobody uses it. Worlds of
 // odd seeds are as they were before there was rest: they keep what their seeds once found.
 func (w *world) mayRest() bool { return w.seed%2 == 0 }
+
+// mayTrail tells whether members of this world trail as soon as two rounds follow one another. Most worlds are as
+// they were before there was that, for the same reason.
+func (w *world) mayTrail() bool { return w.seed%5 == 0 }
 
 // reporter is told of a failure and does not return.
 type reporter interface {
@@ -215,6 +220,9 @@ func (n *node) open() {
 	if n.blind {
 		cfg.Machine, cfg.Blind = nil, true
 	}
+	if n.w.mayTrail() {
+		cfg.TrailFrom = -1
+	}
 	if n.w.mayRest() {
 		cfg.Home = func(member uint64) uint64 { return member }
 	}
@@ -285,7 +293,13 @@ func (n *node) LeaderChanged(r *replica.Replica) {
 func (n *node) TurnEnd() {}
 
 func (n *node) Send(messages []replica.Outgoing) {
+	rounds := map[uint64]int{}
 	for _, o := range messages {
+		if o.Message.GetType() == pb.MsgApp && len(o.Message.GetEntries()) > 0 {
+			if rounds[o.Message.GetTo()]++; rounds[o.Message.GetTo()] == 2 {
+				n.w.pieces++
+			}
+		}
 		p := packet{to: o.Message.GetTo(), m: o.Message, from: n}
 		if o.Message.GetType() == pb.MsgSnap {
 			// The state as it is now, with its true position: as the server sends it.
