@@ -3,7 +3,6 @@ package jetstream
 import (
 	"bytes"
 	"strconv"
-	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/broker"
@@ -20,7 +19,7 @@ func (f *feed) onAck(m *broker.Msg) {
 	if !ok {
 		return
 	}
-	t := consumer.Turn{Now: time.Now().UnixNano(), Interest: f.set.interest}
+	t := consumer.Turn{Now: f.set.sched.clock.now(), Interest: f.set.interest}
 	f.mu.Lock()
 	if f.closed || f.journal.broken || !f.machine.Delivered(a.Seq) {
 		f.mu.Unlock()
@@ -91,7 +90,7 @@ func (f *feed) onNext(m *broker.Msg) {
 
 // ask gives the machine a pull request.
 func (f *feed) ask(p consumer.Pull, out *broker.Batch) {
-	t := consumer.Turn{Now: time.Now().UnixNano(), Interest: f.set.interest}
+	t := consumer.Turn{Now: f.set.sched.clock.now(), Interest: f.set.interest}
 	f.mu.Lock()
 	if !f.closed && f.source.Err() == nil { // Else it might say that there is nothing.
 		f.machine.Ask(p, &t)

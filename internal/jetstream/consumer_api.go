@@ -245,7 +245,7 @@ func (f *feed) reset(seq uint64) (at uint64, err *api.Error) {
 }
 
 func (f *feed) unpin(group string) {
-	t := consumer.Turn{Now: time.Now().UnixNano()}
+	t := consumer.Turn{Now: f.set.sched.clock.now()}
 	f.mu.Lock()
 	f.machine.Unpin(group, &t)
 	f.mu.Unlock()

@@ -3,7 +3,6 @@ package jetstream
 import (
 	"crypto/rand"
 	"strings"
-	"time"
 
 	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/cluster"
@@ -164,7 +163,7 @@ func randomName() string { return rand.Text()[:8] }
 
 // createLocal creates or updates an ephemeral consumer.
 func (s *consumerSet) createLocal(source *stream.Stream, q *api.ConsumerCreateRequest, most int) (*api.ConsumerInfo, *api.Error) {
-	now := time.Now().UnixNano()
+	now := s.sched.clock.now()
 	cfg := q.Config
 	old := s.get(cfg.Name)
 	same := func() bool {
@@ -223,7 +222,7 @@ func (s *consumerSet) revive(source *stream.Stream, w *watch) {
 	spec := func(storage.Reader) consumer.Spec {
 		return consumer.Spec{Config: w.Config, Start: w.Start, Delivered: w.Delivered}
 	}
-	if f, _ := s.beginLocal(source, time.Now().UnixNano(), spec, &w.Config); f != nil {
+	if f, _ := s.beginLocal(source, s.sched.clock.now(), spec, &w.Config); f != nil {
 		s.svc.revival.began(f, &w.Config, true)
 		f.wake()
 	}

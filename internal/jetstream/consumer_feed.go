@@ -97,7 +97,7 @@ func (f *feed) wake() { f.set.sched.wake(f) }
 
 // run is one turn: choose and load a batch of messages in one view of the stream, then send them.
 func (f *feed) run(w *worker) (again bool) {
-	now := time.Now().UnixNano()
+	now := f.set.sched.clock.now()
 	if now < f.pausedUntil {
 		f.set.sched.wakeAt(f, f.pausedUntil)
 		return false
@@ -236,7 +236,7 @@ func (f *feed) proposed(result any, err error) {
 	f.mu.Unlock()
 	switch {
 	case errors.Is(err, cluster.ErrUnavailable):
-		f.set.sched.wakeAt(f, time.Now().Add(retryAfter).UnixNano()) // Unless another leads by then.
+		f.set.sched.wakeAt(f, f.set.sched.clock.in(retryAfter)) // Unless another leads by then.
 	case err != nil:
 		// The log may have it or not: only the log knows where the consumer is now.
 		f.set.sched.do(func(*worker) { f.set.restart() })
@@ -307,7 +307,7 @@ func (f *feed) listenForFlow() {
 
 func (f *feed) onFlow(m *broker.Msg) {
 	f.mu.Lock()
-	wake := f.machine.FlowReply(m.Subject, time.Now().UnixNano())
+	wake := f.machine.FlowReply(m.Subject, f.set.sched.clock.now())
 	f.collect()
 	f.mu.Unlock()
 	f.propose()
@@ -352,7 +352,7 @@ func (f *feed) end(out *broker.Batch, status string) {
 		return
 	}
 	f.closed = true
-	t := consumer.Turn{Now: time.Now().UnixNano()}
+	t := consumer.Turn{Now: f.set.sched.clock.now()}
 	if status != "" {
 		f.machine.EndPulls(&t, status)
 	}
@@ -378,7 +378,7 @@ func (f *feed) info() *api.ConsumerInfo {
 	where := f.set.svc.consumerCluster(f)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := f.machine.Info(time.Now().UnixNano())
+	i := f.machine.Info(f.set.sched.clock.now())
 	i.Cluster = where
 	if where != nil && i.Config.Replicas == 1 {
 		where.Replicas = nil // What was asked for; that the log keeps more is our affair.

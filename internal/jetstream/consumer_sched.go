@@ -75,6 +75,8 @@ func newWorker(s *scheduler) *worker {
 
 // scheduler runs tasks until it is closed.
 type scheduler struct {
+	clock clock // of all times here, and of the consumers
+
 	mu     sync.Mutex
 	ready  sync.Cond
 	queue  []runner // from head on
@@ -92,8 +94,8 @@ type scheduler struct {
 	group sync.WaitGroup
 }
 
-func newScheduler(workers int) *scheduler {
-	s := &scheduler{done: make(chan struct{})}
+func newScheduler(workers int, clocks clocks) *scheduler {
+	s := &scheduler{clock: clock{read: clocks}, done: make(chan struct{})}
 	s.ready.L = &s.mu
 	s.timers.change = make(chan struct{}, 1)
 	for range workers {
@@ -232,7 +234,7 @@ func (s *scheduler) requeue(list []runner) {
 
 // A timerSlot is the place of a task in the heap.
 type timerSlot struct {
-	at    int64 // Unix nanoseconds; 0: not in the heap
+	at    int64 // by the scheduler's clock; 0: not in the heap
 	index int
 }
 
@@ -277,7 +279,7 @@ func (s *scheduler) watchClock() {
 	var due []runner
 	for {
 		var next time.Duration
-		due, next = s.expired(due[:0], time.Now().UnixNano())
+		due, next = s.expired(due[:0], s.clock.now())
 		if len(due) > 0 {
 			s.wakeAll(due)
 			clear(due)

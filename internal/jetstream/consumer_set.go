@@ -249,7 +249,7 @@ func (s *consumerSet) expire(f *feed) {
 		return
 	}
 	s.proposeGone(f)
-	s.sched.wakeAt(f, time.Now().Add(5*time.Second).UnixNano()) // Should that fail.
+	s.sched.wakeAt(f, s.sched.clock.in(5*time.Second)) // Should that fail.
 }
 
 // followSoon makes the feeds agree with the registry: where the local replica leads, once it has caught
@@ -269,7 +269,7 @@ func (s *consumerSet) followSoon() {
 		case err == nil:
 			follow()
 		case s.st.IsLeader():
-			s.sched.wakeAt(&job{fn: func(*worker) { s.followSoon() }}, time.Now().Add(retryAfter).UnixNano())
+			s.sched.wakeAt(&job{fn: func(*worker) { s.followSoon() }}, s.sched.clock.in(retryAfter))
 		}
 	})
 }
@@ -349,7 +349,7 @@ func (s *consumerSet) startLogged(source *stream.Stream, e *consumer.Entry) {
 	f := &feed{set: s, source: source, name: e.Name(), created: e.Created, logged: true}
 	if !s.begin(f, &e.Config, func(r storage.Reader) *consumer.Consumer {
 		spec := consumer.Spec{Stream: s.st.Name(), Name: e.Name(), Config: e.Config, Created: e.Created, Start: e.Start}
-		return consumer.New(r, spec, source.Consumers().Acks(e), time.Now().UnixNano())
+		return consumer.New(r, spec, source.Consumers().Acks(e), s.sched.clock.now())
 	}) {
 		return
 	}

@@ -254,7 +254,7 @@ func (r *revival) run() {
 		case <-r.wake:
 		case <-tick:
 		}
-		r.spread(time.Now())
+		r.spread(r.svc.sched.clock.now())
 		due := r.due(time.Now())
 		for k, w := range due { // order: each is independent
 			r.revive(k, w)
@@ -284,10 +284,10 @@ func (r *revival) keep() {
 }
 
 // spread tells others of what is new here and what has ended, and those that were met of everything.
-func (r *revival) spread(now time.Time) {
+func (r *revival) spread(now int64) {
 	r.mu.Lock()
 	n := 0
-	for n < len(r.fresh) && r.fresh[n].created <= now.Add(-tellAfter).UnixNano() {
+	for n < len(r.fresh) && r.fresh[n].created <= now-int64(tellAfter) {
 		n++
 	}
 	fresh := append(r.lasts, r.fresh[:n]...)

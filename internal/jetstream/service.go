@@ -39,6 +39,8 @@ type Options struct {
 
 	Limits   Limits
 	Defaults Defaults
+
+	clocks clocks // of tests
 }
 
 // Limits are the server's own bounds on what users may ask for; 0 is none.
@@ -111,7 +113,7 @@ func New(o Options) *Service {
 		accounts: make(map[string]*account),
 		jobs:     newJobs(),
 		backups:  newBackups(),
-		sched:    newScheduler(runtime.GOMAXPROCS(0)),
+		sched:    newScheduler(runtime.GOMAXPROCS(0), o.clocks),
 	}
 	s.makers = []func(*hosted) part{newIngest, newDirect, newConsumerSet, newSourcing}
 	return s
