@@ -66,7 +66,7 @@ type conn struct {
 // stats are figures that monitoring reads while the reader goroutine raises them.
 type stats struct {
 	msgs, bytes atomic.Int64
-	last        atomic.Int64 // When something was read last, in nanoseconds of Unix time.
+	last        atomic.Int64 // When something was read last, in nanoseconds from the start of the connection.
 	stalls      atomic.Int64
 }
 
@@ -78,7 +78,6 @@ func (s *Server) newConn(nc net.Conn, kind string) *conn {
 	if ap, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
 		c.remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
-	c.stats.last.Store(c.start.UnixNano())
 	c.client = s.broker.NewClient(c.id, c, opts.PendingMax)
 	c.opts = opts
 	c.connect = wire.DefaultConnect()
@@ -150,7 +149,7 @@ func (c *conn) parse() (want int, ok bool) {
 
 // account publishes the figures of this turn of the loop.
 func (c *conn) account() {
-	c.stats.last.Store(time.Now().UnixNano())
+	c.stats.last.Store(int64(time.Since(c.start)))
 	if c.msgsIn > 0 {
 		c.stats.msgs.Add(c.msgsIn)
 		c.stats.bytes.Add(c.bytesIn)

@@ -136,7 +136,7 @@ func (c *conn) describe(withSubs bool) ConnInfo {
 	m := c.figures()
 	t := c.client.Traits()
 	info := ConnInfo{
-		ID: c.id, Kind: c.kind, Start: c.start, LastActivity: time.Unix(0, c.stats.last.Load()),
+		ID: c.id, Kind: c.kind, Start: c.start, LastActivity: c.start.Add(time.Duration(c.stats.last.Load())),
 		InMsgs: m.inMsgs, InBytes: m.inBytes, OutMsgs: m.outMsgs, OutBytes: m.outBytes, Stalls: m.stalls,
 		Subscriptions: c.client.NumSubscriptions(),
 		Name:          t.Name, Lang: t.Lang, Version: t.Version,

@@ -43,7 +43,7 @@ func (c *conn) pingDue() {
 		return
 	}
 	o := c.srv.options()
-	quiet := time.Since(time.Unix(0, c.stats.last.Load())) >= o.PingInterval
+	quiet := time.Since(c.start)-time.Duration(c.stats.last.Load()) >= o.PingInterval
 	c.mu.Lock()
 	if !quiet {
 		c.mu.pongs = 0 // Whatever it sent shows that it lives.
