@@ -48,7 +48,7 @@ func TestNobodyWaitsForAStateThatDoesNotCome(t *testing.T) {
 	c := New(Options{Name: "n", Logger: logger(t)})
 	g := newGroup(c, 7, nil, nil)
 	now := time.Now()
-	g.awaits.Store(now.UnixNano())
+	g.awaits.set(now)
 	if err := c.snapshots.awaited(g, 3, now.Add(time.Minute)); err == nil {
 		t.Error("a minute after the start it says nothing")
 	}

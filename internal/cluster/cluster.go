@@ -565,7 +565,7 @@ func (e env) Applied(r *replica.Replica) {
 // LeaderChanged is called when a replica begins or ceases to lead, or learns of another leader.
 func (e env) LeaderChanged(r *replica.Replica) {
 	g := e.c.groupOf(r)
-	g.since.Store(time.Now().UnixNano())
+	g.since.set(time.Now())
 	g.held.flush()
 	if g.stream != nil {
 		g.stream.leaderChanged()

@@ -32,12 +32,12 @@ type group struct {
 	// commands go to one server, so that they stay in order.
 	unknowing atomic.Uint64
 
-	since atomic.Int64 // when the local replica last heard of another leader, Unix nanoseconds
+	since instant // when the local replica last heard of another leader
 
 	blinds    blinds
 	comparing comparing
 
-	awaits atomic.Int64 // when the local replica was opened, or was last offered a state, Unix nanoseconds
+	awaits instant // when the local replica was opened, or was last offered a state
 
 	// members lists who may speak for the group; stream is nil for the meta group.
 	stream *Stream

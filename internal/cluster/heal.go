@@ -161,7 +161,7 @@ func (s *Stream) rightful(r *replica.Replica, now time.Time, after time.Duration
 	if a.Plan != nil || len(a.Replicas) < 2 || a.Replicas[0].ID == r.ID() {
 		return 0
 	}
-	first, led := a.Replicas[0], time.Unix(0, s.since.Load())
+	first, led := a.Replicas[0], s.since.get()
 	s.c.peers.mu.Lock()
 	back := s.c.peers.since[first.Server]
 	s.c.peers.mu.Unlock()

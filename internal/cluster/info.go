@@ -52,8 +52,8 @@ func (c *Cluster) Name() string {
 
 func (g *group) info() GroupInfo {
 	i := GroupInfo{Group: uint64(g.id), Leader: g.leader()}
-	if at := g.since.Load(); at != 0 && i.Leader != 0 {
-		i.Since = time.Unix(0, at)
+	if at := g.since.get(); !at.IsZero() && i.Leader != 0 {
+		i.Since = at
 	}
 	var st replica.Status
 	hides := i.Leader // Without a leader nobody, as for nats-server.

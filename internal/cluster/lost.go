@@ -150,7 +150,7 @@ func (s *Stream) replace() {
 		return
 	}
 	a := s.Assignment()
-	if storeOf(&a.Config) != storeMemory && time.Since(time.Unix(0, s.led.Load())) > lostAgain {
+	if storeOf(&a.Config) != storeMemory && time.Since(s.led.get()) > lostAgain {
 		return // Without a majority nobody could replace it, and what it has may be needed.
 	}
 	if suspect(l.cause) && time.Since(l.since) < mendFor {

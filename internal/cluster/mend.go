@@ -193,7 +193,7 @@ func (c *Cluster) takeMend(f *mendFrame) {
 	}
 	s := g.stream
 	if f.Leads {
-		s.led.Store(time.Now().UnixNano())
+		s.led.set(time.Now())
 	}
 	if s.mend == nil {
 		return

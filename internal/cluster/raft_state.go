@@ -65,8 +65,8 @@ func (g *group) raftState(r *replica.Replica) RaftState {
 	if t, err := g.c.log.Term(g.id, s.Log.Last); err == nil { // Else it was cut off meanwhile.
 		s.LastTerm = t
 	}
-	if at := g.since.Load(); at != 0 && s.Leader != 0 {
-		s.Since = time.Unix(0, at)
+	if at := g.since.get(); !at.IsZero() && s.Leader != 0 {
+		s.Since = at
 	}
 	for _, m := range g.seats() {
 		if m.ID == r.ID() {

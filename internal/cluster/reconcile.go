@@ -216,7 +216,7 @@ func (c *Cluster) openReplica(s *Stream) error {
 	if l == nil {
 		return nil
 	}
-	s.awaits.Store(time.Now().UnixNano())
+	s.awaits.set(time.Now())
 	err := s.start(replica.Config{ID: l.id, Machine: l.machine, First: len(a.Genesis) > 0 && a.Genesis[0] == l.id})
 	s.refuse(err)
 	if err != nil {

@@ -115,7 +115,7 @@ func (s *Stream) isStuck(now time.Time) bool {
 	}
 	led := false
 	if l := s.lost.Load(); l != nil {
-		led = now.Sub(time.Unix(0, s.led.Load())) < cmp.Or(s.c.opts.stuckAfter, stuckAfter)
+		led = now.Sub(s.led.get()) < cmp.Or(s.c.opts.stuckAfter, stuckAfter)
 	} else if r := s.rep.Load(); r != nil {
 		st := r.Status()
 		led = st.Leader != 0 && !st.CutOff

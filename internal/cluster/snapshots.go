@@ -211,7 +211,7 @@ func (s *snapshots) admit(_ uint64, label []byte) error {
 	if err != nil {
 		return err
 	}
-	g.awaits.Store(time.Now().UnixNano())
+	g.awaits.set(time.Now())
 	return s.room()
 }
 
@@ -222,7 +222,7 @@ func (s *snapshots) awaited(g *group, member uint64, now time.Time) error {
 	if size, ok := s.transfers.Incoming(label(g.id, member)); ok {
 		return fmt.Errorf("its replica here is receiving the state from another server, %d bytes of it so far", size)
 	}
-	if now.Sub(time.Unix(0, g.awaits.Load())) < awaitedFor {
+	if now.Sub(g.awaits.get()) < awaitedFor {
 		return errors.New("its replica here waits for the state from another server")
 	}
 	return nil

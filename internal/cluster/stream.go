@@ -38,7 +38,7 @@ type Stream struct {
 
 	lost atomic.Pointer[loss] // the replica of this server that must not be used any more
 	told time.Time            // when meta was last told of it; the plan loop's
-	led  atomic.Int64         // when another member was last known to lead without it, Unix nanoseconds
+	led  instant              // when another member was last known to lead without it
 	mend *replica.Mend        // of its log; the reconciler's
 
 	asked atomic.Uint64 // the server that Nearest has picked last, not knowing who leads
