@@ -73,7 +73,7 @@ func (o *Batch) route(a *Account, from *Client, to, queue string, m Msg, borrowe
 	}
 	f.msg = m
 	f.msg.Account, f.msg.Client, f.msg.Out = a, from, o
-	d := delivery{batch: o, msg: &f.msg, from: from, to: to, borrowed: borrowed}
+	d := delivery{batch: o, msg: &f.msg, from: from, to: to, borrowed: borrowed, plain: f.found.Plain}
 	if queue == "" {
 		delivered = d.sendPlain(f.found.Plain) + f.far.plan(f.found.Plain)
 	}
@@ -94,7 +94,11 @@ type delivery struct {
 	to       string // What was matched; the message may bear another subject.
 	borrowed bool
 	arrived  bool // From another server, which has given it to its own internal subscriptions.
+	plain    [][]*Sub
 }
+
+// goesFar tells whether another server had subscribed when the message was matched. That may have changed since.
+func (d *delivery) goesFar() bool { return anyRemote(d.plain) }
 
 func (d *delivery) sendPlain(lists [][]*Sub) (delivered int) {
 	for _, list := range lists {

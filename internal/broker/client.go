@@ -39,7 +39,7 @@ type Client struct {
 	conn  Conn
 	state atomic.Pointer[state] // Replaced as a whole by Bind.
 	out   outbox
-	late  atomic.Pointer[func(*Msg)] // What comes after Leave, if anybody wants it.
+	late  atomic.Pointer[func(*Msg, bool)] // What comes after Leave, if anybody wants it.
 
 	mu   sync.Mutex // Guards subs and account binding.
 	subs map[string]*Sub
@@ -283,7 +283,7 @@ func (c *Client) deliver(d *delivery, s *Sub) bool {
 	k := c.out.begin(wire.MsgSizeMax(m.Subject, s.sid, m.Reply, hdr, m.Data))
 	if k == nil {
 		if late := c.late.Load(); late != nil {
-			(*late)(m)
+			(*late)(m, d.goesFar())
 			return true
 		}
 		return false

@@ -247,8 +247,9 @@ func (c *Client) Finish() {
 }
 
 // Leave is Finish for a client that is expected to come back on another server: messages for it are given to late
-// from then on, until Close. late runs on the publisher's goroutine and must neither block nor call the broker.
-func (c *Client) Leave(late func(*Msg)) {
+// from then on, until Close, with whether they go to another server too. late runs on the publisher's goroutine and
+// must neither block nor call the broker.
+func (c *Client) Leave(late func(m *Msg, far bool)) {
 	c.late.Store(&late)
 	c.Finish()
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/cleatkv/cleat/internal/subject"
@@ -36,14 +37,13 @@ func (a *Account) SubscribeWide(subj, queue string, fn func(*Msg)) *Sub {
 func (a *Account) Far(subj string) bool {
 	var r subject.Result[*Sub]
 	a.subs.Match(subj, &r)
-	for _, list := range r.Plain {
-		for _, s := range list {
-			if s.remote != nil {
-				return true
-			}
-		}
-	}
-	return false
+	return anyRemote(r.Plain)
+}
+
+func anyRemote(plain [][]*Sub) bool {
+	return slices.ContainsFunc(plain, func(list []*Sub) bool {
+		return slices.ContainsFunc(list, func(s *Sub) bool { return s.remote != nil })
+	})
 }
 
 // DeliverLocal delivers what another server forwarded, to subscriptions of this server that were
@@ -53,7 +53,7 @@ func (a *Account) DeliverLocal(out *Batch, to, subj, reply string, hdr, data []b
 	defer out.pop(f)
 	a.subs.Match(to, &f.found)
 	f.msg = Msg{Account: a, Subject: subj, Reply: reply, Header: hdr, Data: data, Out: out}
-	d := delivery{batch: out, msg: &f.msg, to: to, arrived: true}
+	d := delivery{batch: out, msg: &f.msg, to: to, arrived: true, plain: f.found.Plain}
 	if plain {
 		delivered = d.sendPlain(f.found.Plain)
 	}

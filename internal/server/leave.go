@@ -19,10 +19,12 @@ import (
 //     sent there.
 const (
 	// leaveTimeout bounds the whole of it. A client that is not back by then was not going to come.
-	leaveTimeout = 2 * time.Second
+	// Clients that have tried all servers that they know wait two seconds and some more before they try again.
+	leaveTimeout = 3 * time.Second
 	leaveLook    = 2 * time.Millisecond
 
-	// leaveSettle is how long the last requests have to be answered before what answers them stops.
+	// leaveSettle is how long the last requests have to be answered before what answers them stops, and how long an
+	// answer may be on its way to where the client was once it is elsewhere.
 	leaveSettle = 200 * time.Millisecond
 
 	lateMessagesMax = 1024
@@ -40,9 +42,9 @@ type lateMessages struct {
 	bytes int
 }
 
-// keep takes a message, unless it reaches the client on another server already. See broker.Client.Leave.
-func (l *lateMessages) keep(a *broker.Account, m *broker.Msg) {
-	if !strings.HasPrefix(m.Subject, inboxPrefix) || a.Far(m.Subject) {
+// keep takes a message, unless it goes to another server, where the client is. See broker.Client.Leave.
+func (l *lateMessages) keep(m *broker.Msg, far bool) {
+	if far || !strings.HasPrefix(m.Subject, inboxPrefix) {
 		return
 	}
 	size := len(m.Header) + len(m.Data)
@@ -66,7 +68,7 @@ func (c *conn) leave() {
 		return
 	}
 	c.leaving.Store(&lateMessages{})
-	c.client.Leave(func(m *broker.Msg) { c.leaving.Load().keep(a, m) })
+	c.client.Leave(c.leaving.Load().keep)
 }
 
 // hasPeers tells whether there is another server for clients to go to.
@@ -93,10 +95,19 @@ func (c *conn) moved(l *lateMessages) {
 		}
 		inboxes = inboxes[1:]
 	}
-	c.client.Close() // From now on answers go where the client is.
+	if len(inboxes) == 0 { // What was matched before it was known where the client is comes here still.
+		l.send(a)
+		time.Sleep(leaveSettle)
+	}
+	c.client.Close()
+	l.send(a)
+}
+
+// send publishes what was kept again.
+func (l *lateMessages) send(a *broker.Account) {
 	l.mu.Lock()
 	msgs := l.msgs
-	l.msgs = nil
+	l.msgs, l.bytes = nil, 0
 	l.mu.Unlock()
 	for _, m := range msgs {
 		header := m.Header

@@ -81,6 +81,33 @@ func TestLeavingClientIsAnsweredElsewhere(t *testing.T) {
 	}
 }
 
+// An answer that was on its way when the client appeared elsewhere goes there, though nobody there had asked for it
+// when its receivers were looked up.
+func TestLeavingClientGetsAnAnswerUnderWay(t *testing.T) {
+	s := start(t, Options{Cluster: "c", LameDuckGrace: time.Millisecond, LameDuckDuration: time.Millisecond})
+	s.SetPeerURLs([]string{"127.0.0.1:1"})
+	a := s.Broker().Account(broker.GlobalAccount)
+	e := &elsewhere{}
+	var once sync.Once
+	a.Subscribe("_INBOX.a.*", "", func(*broker.Msg) { // Before the client's turn comes.
+		once.Do(func() { a.SubscribeRemote("_INBOX.a.*", "", e) })
+	})
+	p := dial(t, s)
+	p.send(quiet + "SUB _INBOX.a.* 1\r\n")
+	p.until()
+	done := make(chan error)
+	go func() { done <- s.LameDuck(context.Background()) }()
+	p.rest()
+	a.Publish(nil, "_INBOX.a.1", "", nil, []byte("one"))
+	p.nc.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got, want := e.messages(), "_INBOX.a.1 one"; got != want {
+		t.Errorf("elsewhere it got %q, not %q", got, want)
+	}
+}
+
 // A client that does not come back is not waited for without end, and what is kept for it is bounded.
 func TestLeavingClientThatDoesNotComeBack(t *testing.T) {
 	s := start(t, Options{Cluster: "c", LameDuckGrace: time.Millisecond, LameDuckDuration: time.Millisecond})
