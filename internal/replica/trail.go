@@ -12,7 +12,7 @@ const (
 	trailRounds = 7        // messages with entries
 	trailBytes  = 64 << 10 // payload of the entries
 	trailTurns  = 4        // calls of Shard.SendLate; a tick ends the wait, too
-	trailFrom   = 8        // rounds in a tick, of which on a member may trail
+	trailFrom   = 32       // rounds a tick may have before a member may trail: with fewer, trailTurns seldom joins two
 	trailReads  = 10       // ticks after a read of a member in which it does not
 )
 
