@@ -13,7 +13,7 @@ import (
 
 // A bucket whose placement changes moves to servers that carry the new tags, all of its replicas and the lead,
 // while clients of every server write and one watches: every write succeeds, and the watcher sees each
-// once, in order.
+// once, in order, and soon.
 func TestPromiseClusterBucketMoves(t *testing.T) {
 	p := newPinned(t, 5)
 	for _, replicas := range []int{1, 2} {
@@ -57,6 +57,12 @@ func (p *pinned) bucketMoves(t *testing.T, replicas int) {
 				mu.Lock()
 				acked[rev] = true
 				mu.Unlock()
+				if _, err := own.GetRevision(ctx, fmt.Sprint("k", i, ".", n/50), rev); err != nil {
+					t.Errorf("get on server %d: %v", i, err)
+				}
+				if _, err := own.Keys(ctx, jetstream.MetaOnly()); err != nil {
+					t.Errorf("keys on server %d: %v", i, err)
+				}
 			}
 		})
 	}
@@ -75,6 +81,7 @@ func (p *pinned) bucketMoves(t *testing.T, replicas int) {
 	}
 	close(stop)
 	writers.Wait()
+	soon := time.After(wait) // Its client would find out in 17 seconds by itself.
 	last := uint64(0)
 	for left := len(acked); left > 0; {
 		select {
@@ -88,7 +95,7 @@ func (p *pinned) bucketMoves(t *testing.T, replicas int) {
 			if last = e.Revision(); acked[last] {
 				left--
 			}
-		case <-ctx.Done():
+		case <-soon:
 			t.Fatalf("%d of %d writes were not seen; the last one seen is %d", left, len(acked), last)
 		}
 	}

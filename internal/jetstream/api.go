@@ -279,6 +279,8 @@ func (c *call) read(cs *cluster.Stream, fn func(*stream.Stream)) {
 			c.later(func() { fn(m) })
 		case cs.Gone():
 			c.again()
+		case c.svc.leaving(cs):
+			c.afterLeaving(cs)
 		default:
 			c.refuse(api.ErrUnavailable) // A read has no effect: it is safe to say so, whatever happened.
 		}

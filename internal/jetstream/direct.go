@@ -70,11 +70,12 @@ type answer struct {
 	reply string
 	op    op // what is counted once one message, or none, was sent
 	begun time.Duration
+	asked *broker.Msg // the request, while another server may have to answer it
 }
 
 // answerOne is for a request for one message.
 func (d *direct) answerOne(m *broker.Msg) answer {
-	w := answer{d: d, out: m.Out, reply: m.Reply}
+	w := answer{d: d, out: m.Out, reply: m.Reply, asked: m}
 	if d.h.bucket {
 		w.op, w.begun = opGet, sinceEpoch()
 	}
@@ -193,10 +194,24 @@ func (d *direct) read(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 	wait.Lock()
 	wait.left = true
 	answered, err := wait.answered, wait.err
+	if !answered {
+		w.asked = d.keep(m)
+	}
 	wait.Unlock()
 	if answered {
 		d.run(&w, err, fn)
 	}
+}
+
+// keep copies a request that is passed on to another server if this one loses its replica before it can answer.
+func (d *direct) keep(m *broker.Msg) *broker.Msg {
+	if d.h.svc.elsewhere == nil {
+		return nil
+	}
+	c := *m
+	c.Out = nil // It is the publisher's.
+	c.Header, c.Data = bytes.Clone(m.Header), bytes.Clone(m.Data)
+	return &c
 }
 
 // later is read for what is too much for the publisher's goroutine.
@@ -204,7 +219,7 @@ func (d *direct) later(m *broker.Msg, fn func(*answer, *stream.Stream)) {
 	if m.Reply == "" {
 		return
 	}
-	w := answer{d: d, reply: m.Reply}
+	w := answer{d: d, reply: m.Reply, asked: d.keep(m)}
 	if d.mayBeStale(m) {
 		d.work(w, nil, fn)
 		return
@@ -240,7 +255,11 @@ func (d *direct) mayBeStale(m *broker.Msg) bool {
 func (d *direct) run(w *answer, err error, fn func(*answer, *stream.Stream)) {
 	s := d.h.stream.Machine()
 	if err != nil || s == nil { // The replica may have gone meanwhile.
-		w.unavailable()
+		cs, far := d.h.stream, d.h.svc.elsewhere
+		gone := s == nil || d.h.svc.leaving(cs)
+		if d.failed != nil || !gone || far == nil || w.asked == nil || !far.forwardDirect(cs, w.asked, attempt{begun: time.Now()}) {
+			w.unavailable()
+		}
 		return
 	}
 	fn(w, s)

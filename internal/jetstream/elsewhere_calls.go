@@ -114,6 +114,27 @@ func (c *call) again() {
 	c.whenKnown(c.route.stream(), func() { c.route.handle(c) })
 }
 
+// leaving tells whether this server is not to have a replica of the stream any more, if it has one still. Such
+// a replica takes part in nothing: what waits for it fails.
+func (s *Service) leaving(cs *cluster.Stream) bool {
+	return s.elsewhere != nil && !slices.Contains(cs.Servers(), s.cluster.ServerID())
+}
+
+// afterLeaving handles the request from the start once the replica here is gone: then it finds another server.
+func (c *call) afterLeaving(cs *cluster.Stream) {
+	c.svc.elsewhere.hold(&held{
+		until: time.Now().Add(holdFor),
+		late:  func() { c.refuse(api.ErrUnavailable) },
+		try: func() bool {
+			if cs.Machine() != nil && c.svc.leaving(cs) {
+				return false
+			}
+			c.later(c.again)
+			return true
+		},
+	})
+}
+
 // errand is a request that is answered here as soon as it can be, or else elsewhere.
 type errand struct {
 	svc     *Service

@@ -164,15 +164,18 @@ func (r *revival) ended(f *feed, status string) {
 	if r == nil || status == consumer.EndShutdown {
 		return // It is lost with the server, and its client is still there.
 	}
+	lost := status == consumer.EndLeader && !f.logged && revives(f.machine.Config())
 	r.mu.Lock()
 	_, told := r.told[f]
 	if told {
 		delete(r.told, f)
-		r.over = append(r.over, ending{f, status == consumer.EndLeader})
 		r.unsaved = true
 	}
+	if told || lost {
+		r.over = append(r.over, ending{f, lost})
+	}
 	r.mu.Unlock()
-	if told {
+	if told || lost {
 		r.kick()
 	}
 }
@@ -314,8 +317,8 @@ func (r *revival) spread(now int64) {
 	r.announce(told, met)
 	for _, e := range over {
 		news := watchNews{Ended: []string{e.feed.name}}
-		if e.lost {
-			news = watchNews{Lost: []string{e.feed.name}}
+		if e.lost { // Who has a replica since it moved, or all others, may not have heard of the consumer.
+			news = watchNews{Lost: []string{e.feed.name}, Orphans: []watch{watchOf(e.feed)}}
 		}
 		r.tell(e.feed.set.st, news, r.others(e.feed.set.st))
 	}

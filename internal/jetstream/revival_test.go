@@ -76,6 +76,10 @@ func TestRevivalKnowsWhatIsLost(t *testing.T) {
 	orphans.Began, orphans.Orphans = nil, orphans.Began
 	hear(3, orphans) // It does not know that server 1 has e.
 	due(time.Second, "c", "d", "f")
+	moved := began("g")
+	moved.Lost, moved.Began, moved.Orphans = []string{"g"}, nil, moved.Began
+	hear(4, moved) // It lost its replica, and had not told this server, which has one since then.
+	due(time.Second, "c", "d", "f", "g")
 	hear(1, watchNews{Ended: []string{"e"}})
 	due(reviveFor + time.Minute)
 	if len(r.far) != 0 || r.lost != 0 {
