@@ -3,6 +3,7 @@ package compat
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,18 @@ type rollingClient struct {
 	written int
 	errs    []error
 	slowest time.Duration
+
+	mu    sync.Mutex
+	moves []string // from server to server, and when, for who looks for the cause of an error
 }
+
+func (c *rollingClient) move(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.moves = append(c.moves, fmt.Sprintf("%s at %s", what, time.Now().Format(clock)))
+}
+
+const clock = "15:04:05.000"
 
 func (c *rollingClient) run(stop *atomic.Bool) {
 	for !stop.Load() {
@@ -32,7 +44,7 @@ func (c *rollingClient) run(stop *atomic.Bool) {
 		err := c.once(key, value)
 		c.slowest = max(c.slowest, time.Since(begun))
 		if err != nil {
-			c.errs = append(c.errs, fmt.Errorf("client %s, %s, after %s: %w", c.name, key, time.Since(begun), err))
+			c.errs = append(c.errs, fmt.Errorf("client %s, %s, from %s on for %s: %w", c.name, key, begun.Format(clock), time.Since(begun), err))
 		}
 		c.written++
 	}
@@ -74,7 +86,9 @@ func rollingRestart(t *testing.T, leave func(*process.Server) error, tells bool)
 	var clients []*rollingClient
 	for i := range 9 {
 		c := &rollingClient{name: fmt.Sprint("c", i)}
-		nc, err := nats.Connect(servers[i%3].URL(), nats.LameDuckModeHandler(func(*nats.Conn) { c.told.Add(1) }))
+		nc, err := nats.Connect(servers[i%3].URL(), nats.LameDuckModeHandler(func(*nats.Conn) { c.told.Add(1) }),
+			nats.DisconnectErrHandler(func(*nats.Conn, error) { c.move("left its server") }),
+			nats.ReconnectHandler(func(nc *nats.Conn) { c.move("came to " + nc.ConnectedUrl()) }))
 		must(t, err)
 		t.Cleanup(nc.Close)
 		js, err := jetstream.New(nc)
@@ -109,7 +123,9 @@ func rollingRestart(t *testing.T, leave func(*process.Server) error, tells bool)
 			t.Errorf("client %s was never told that its server goes", c.name)
 		}
 		for _, err := range c.errs {
-			t.Error(err)
+			c.mu.Lock()
+			t.Errorf("%v; it %s", err, strings.Join(c.moves, ", "))
+			c.mu.Unlock()
 		}
 	}
 	t.Logf("%d writes and reads, the slowest took %s", total, slowest)
