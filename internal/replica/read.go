@@ -19,7 +19,8 @@ type readQueue struct {
 
 type readBatch struct {
 	done     []func(error)
-	id       uint64
+	first    uint64 // of the requests that asked for its index
+	id       uint64 // of the last one
 	index    uint64
 	askTick  uint64
 	bornTick uint64
@@ -84,6 +85,7 @@ func (r *Replica) askReads() {
 	}
 	q.asked = q.waiting[0]
 	q.waiting = q.waiting[:0]
+	q.asked.first = q.next + 1
 	r.ask(q.asked)
 }
 
@@ -161,7 +163,12 @@ func (r *Replica) retryReads() {
 // readConfirmed takes Raft's answer.
 func (r *Replica) readConfirmed(ctx []byte, index uint64) {
 	b := r.reads.asked
-	if b == nil || len(ctx) != readContextBytes || binary.LittleEndian.Uint64(ctx) != r.cfg.Incarnation || binary.LittleEndian.Uint64(ctx[8:]) != b.id {
+	if b == nil || len(ctx) != readContextBytes || binary.LittleEndian.Uint64(ctx) != r.cfg.Incarnation {
+		return
+	}
+	// The first request was sent after the reads began, so an answer to any of them will do. On a long way each comes
+	// when the next request is on its way already.
+	if id := binary.LittleEndian.Uint64(ctx[8:]); id < b.first || id > b.id {
 		return // An answer to a request that was given up.
 	}
 	r.reads.asked = nil

@@ -139,3 +139,43 @@ func TestReadOfFollowerAsksLeaderAlone(t *testing.T) {
 		}
 	}
 }
+
+// The trap: a request for a read index was asked again under another id after a while, and only the last one's answer
+// was taken. Where an answer takes longer than that, no read was ever answered.
+func TestReadOverLongWay(t *testing.T) {
+	b := newBench(t, vfs.NewMem())
+	r := b.open(7, 1, b.genesis(7, 1, 2, 3), 99)
+	beat := func() {
+		b.shard.Receive(r, &pb.Message{Type: pb.MsgHeartbeat.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(5)), Commit: new(uint64(GenesisIndex))})
+		b.shard.Turn(true)
+	}
+	beat()
+	b.until("follows", func() bool { return r.Status().Leader == 2 })
+	b.sent = nil
+	var answers []error
+	r.ReadIndex(func(err error) { answers = append(answers, err) })
+	for range readRetryTicks + 2 {
+		beat()
+	}
+	asked := b.sentOf(pb.MsgReadIndex)
+	if len(asked) != 2 {
+		t.Fatalf("asked %d times", len(asked))
+	}
+	answer := func(m *pb.Message) {
+		b.shard.Receive(r, &pb.Message{
+			Type: pb.MsgReadIndexResp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(5)), Index: new(uint64(GenesisIndex)), Entries: m.GetEntries(),
+		})
+		b.shard.Turn(false)
+	}
+	answer(asked[0])
+	if len(answers) != 1 || answers[0] != nil {
+		t.Fatalf("after the answer to the first request: %v", answers)
+	}
+	// A later read must not take what was asked for before it began.
+	r.ReadIndex(func(err error) { answers = append(answers, err) })
+	b.shard.Turn(false)
+	answer(asked[1])
+	if len(answers) != 1 {
+		t.Error("a read was answered by a request that was sent before it")
+	}
+}
