@@ -15,7 +15,7 @@ CHAOS       := CLEAT_COMPAT_SERVER="bin/cleat server" go test -v -count=1 -timeo
 
 .DEFAULT_GOAL := build
 .PHONY: help build run deps test race invariants fuzz bench lint compat chaos faults powercut syncfail fullvolume stall groupcommit tables writes idle example \
-        cluster-kill cluster-pause cluster-part cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state cluster-outsiders cluster-scale \
+        cluster-kill cluster-pause cluster-part cluster-links cluster-damage cluster-blind cluster-garbage cluster-rest cluster-state cluster-outsiders cluster-scale \
         cluster-rebirth cluster-workers linearizable linearizable-mix
 
 help: ## List the commands.
@@ -75,6 +75,9 @@ cluster-pause: build ## Stop the leader of three servers for ten seconds, CYCLES
 
 cluster-part: build ## Part three servers in every way, CYCLES times.
 	$(CHAOS) -run 'TestChaosPartition|TestIsolatedServersOneOutcome' -kills $(CYCLES)
+
+cluster-links: build ## Make links between three servers slow, narrow, lossy, or dead in one direction, CYCLES times.
+	$(CHAOS) -run TestChaosLinks -kills $(CYCLES)
 
 cluster-damage: build ## Damage the files of one of three servers under load, CYCLES times.
 	$(CHAOS) -run TestChaosDamage -kills $(CYCLES)

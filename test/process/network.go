@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand"
 	"net"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ type Network struct {
 	links map[*link]bool
 	fed   []net.Listener
 	rate  int // bytes a second over each connection; 0: no bound
+	bad   map[way]Quality
+	tear  map[way]bool // the next thing sent ends in its midst
 	done  bool
 
 	fronts []string // where each server is to be reached
@@ -42,7 +45,7 @@ type link struct {
 // newNetwork makes a network for so many servers.
 func newNetwork(t testing.TB, servers int) *Network {
 	t.Helper()
-	n := &Network{cut: make(map[way]bool), links: make(map[*link]bool)}
+	n := &Network{cut: make(map[way]bool), links: make(map[*link]bool), bad: make(map[way]Quality), tear: make(map[way]bool)}
 	n.whole = sync.NewCond(&n.mu)
 	for range servers {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -106,11 +109,38 @@ func (n *Network) Isolate(server, servers int) {
 	}
 }
 
-// Heal makes all ways whole again. What was held up is delivered.
+// Quality is what a way does to what is sent on it.
+type Quality struct {
+	Delay   time.Duration
+	Rate    int     // bytes a second over each connection; 0: no bound
+	Loss    float64 // share of what is sent that has to be sent again, and arrives so much later
+	Swallow bool    // nothing arrives, and the connection stays
+}
+
+// retransmit is after how long a kernel sends again what was lost, at the least.
+const retransmit = 200 * time.Millisecond
+
+// Worsen gives the way from one server to another a quality, until Heal.
+func (n *Network) Worsen(from, to int, q Quality) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.bad[way{from, to}] = q
+}
+
+// Tear resets the connection on which one server sends something to another next, when half of that has arrived.
+func (n *Network) Tear(from, to int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tear[way{from, to}] = true
+}
+
+// Heal makes all ways whole and good again. What was held up is delivered.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.cut)
+	clear(n.bad)
+	clear(n.tear)
 	n.whole.Broadcast()
 }
 
@@ -191,32 +221,88 @@ func (n *Network) serve(near net.Conn, to int, route string) error {
 		return err
 	}
 	var both sync.WaitGroup
-	both.Go(func() { n.carry(far, near, from, to) })
-	both.Go(func() { n.carry(near, far, to, from) })
+	both.Go(func() { n.carry(l, far, near, way{from, to}) })
+	both.Go(func() { n.carry(l, near, far, way{to, from}) })
 	both.Wait()
 	return nil
 }
 
-// carry copies what one server sends to the other one, when it may pass.
-func (n *Network) carry(dst, src net.Conn, from, to int) {
-	buf := make([]byte, 64<<10)
+// carry copies what one server sends to the other one, when it may pass and as late as the way is long.
+func (n *Network) carry(l *link, dst, src net.Conn, w way) {
+	late := make(chan parcel, 256)
+	var deliver sync.WaitGroup
+	deliver.Go(func() {
+		ok := true
+		for p := range late {
+			time.Sleep(time.Until(p.due))
+			ok = ok && n.deliver(l, dst, p.bytes, w)
+		}
+		src.Close()
+		dst.Close()
+	})
 	for {
+		buf := make([]byte, 64<<10)
 		k, err := src.Read(buf)
-		if !n.passable(from, to) {
+		if !n.passable(w.from, w.to) {
 			break
 		}
-		n.mu.Lock()
-		rate := n.rate
-		n.mu.Unlock()
-		if rate > 0 {
-			time.Sleep(time.Duration(k) * time.Second / time.Duration(rate))
+		if p, swallowed := n.post(buf[:k], w); !swallowed {
+			late <- p
 		}
-		if _, werr := dst.Write(buf[:k]); err != nil || werr != nil {
+		if err != nil {
 			break
 		}
 	}
-	src.Close()
-	dst.Close()
+	close(late)
+	deliver.Wait()
+}
+
+// parcel is bytes on their way.
+type parcel struct {
+	bytes []byte
+	due   time.Time
+}
+
+// post tells when bytes are to arrive, or that they never do.
+func (n *Network) post(bytes []byte, w way) (p parcel, swallowed bool) {
+	n.mu.Lock()
+	rate, q := n.rate, n.bad[w]
+	n.mu.Unlock()
+	if q.Rate > 0 {
+		rate = q.Rate
+	}
+	if rate > 0 {
+		time.Sleep(time.Duration(len(bytes)) * time.Second / time.Duration(rate))
+	}
+	due := time.Now().Add(q.Delay)
+	if q.Loss > 0 && rand.Float64() < q.Loss {
+		due = due.Add(retransmit)
+	}
+	return parcel{bytes, due}, q.Swallow
+}
+
+// deliver hands bytes over, and tells whether more can be.
+func (n *Network) deliver(l *link, dst net.Conn, bytes []byte, w way) bool {
+	n.mu.Lock()
+	torn := n.tear[w] && len(bytes) > 1
+	if torn {
+		delete(n.tear, w)
+	}
+	n.mu.Unlock()
+	if torn {
+		_, _ = dst.Write(bytes[:len(bytes)/2])
+		time.Sleep(10 * time.Millisecond) // So that they arrive before the reset.
+		n.mu.Lock()
+		l.reset()
+		n.mu.Unlock()
+		return false
+	}
+	_, err := dst.Write(bytes)
+	if err != nil {
+		l.near.Close()
+		dst.Close()
+	}
+	return err == nil
 }
 
 // passable waits until the way is whole. It is false when the network is no more.
