@@ -89,11 +89,11 @@ func (f *forwarder) propose(to, unreached uint64, g *group, h heldCommand) error
 		g.away.last = p.order
 		return nil
 	}
-	g.away.count.Add(-1)
-	// Nothing was sent. If the connection broke in this moment, lost may have answered already.
+	// Nothing was sent. If the connection broke in this moment, lost has taken it, and answers.
 	if f.take(id) == nil {
 		return nil
 	}
+	g.away.count.Add(-1)
 	if errors.Is(err, peer.ErrFull) {
 		return ErrOverloaded
 	}

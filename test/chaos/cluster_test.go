@@ -17,6 +17,7 @@ const resumeMax = 8 * time.Second
 func TestChaosClusterKill(t *testing.T) {
 	f := newFleet(t, false)
 	f.writers()
+	p := newProgress(t, f.servers, f.book)
 	var pauses []time.Duration
 	for kill := range *kills {
 		f.calm()
@@ -36,6 +37,7 @@ func TestChaosClusterKill(t *testing.T) {
 		}
 	}
 	t.Logf("writes resumed, %s", spread(pauses))
+	p.everywhere("after the last kill")
 	f.judge()
 }
 
@@ -44,6 +46,7 @@ func TestChaosClusterKill(t *testing.T) {
 func TestChaosClusterPause(t *testing.T) {
 	f := newFleet(t, false)
 	f.writers()
+	all := newProgress(t, f.servers, f.book)
 	var pauses, woken []time.Duration
 	for pause := range max(1, *kills/2) {
 		f.calm()
@@ -64,5 +67,6 @@ func TestChaosClusterPause(t *testing.T) {
 		}
 	}
 	t.Logf("writes resumed, %s; all three after the wake-up, %s", spread(pauses), spread(woken))
+	all.everywhere("after the last stop")
 	f.judge()
 }

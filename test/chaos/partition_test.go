@@ -82,6 +82,7 @@ var partitions = []partition{
 func TestChaosPartition(t *testing.T) {
 	f := newFleet(t, true)
 	f.writers()
+	all := newProgress(t, f.servers, f.book)
 	var during, after []time.Duration
 	for n := range *kills {
 		p := partitions[n%len(partitions)]
@@ -118,6 +119,7 @@ func TestChaosPartition(t *testing.T) {
 		}
 	}
 	t.Logf("writes resumed in the majority, %s; everywhere after the heal, %s", spread(during), spread(after))
+	all.everywhere("after the last partition")
 	f.judge()
 }
 

@@ -206,6 +206,14 @@ func (p *progress) resumed(what string, after time.Time, limit time.Duration, wh
 	return took
 }
 
+// everywhere demands that all go on, reads and watchers too, and ends the load.
+func (p *progress) everywhere(what string) {
+	p.t.Helper()
+	took := p.resumed(what, time.Now(), goOnMax, func(*line) bool { return true })
+	p.t.Logf("%s: writes, reads and watchers go on everywhere after %s", what, told(took))
+	p.end()
+}
+
 func (p *progress) late(k kind, moment int64, which func(*line) bool) (late []*line) {
 	for _, l := range p.lines {
 		if which(l) && l.newest[k].Load() <= moment {
