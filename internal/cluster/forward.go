@@ -304,14 +304,16 @@ func (f *forwarder) redirect(p *forwarded, body []byte, from uint64) {
 			g.unknowing.Store(from)
 		}
 	}
-	if !g.away.current(p.epoch) {
-		p.waiter.Done(nil, ErrUnavailable) // What came behind it has gone elsewhere.
-		return
-	}
-	g.held.keep(p.heldCommand)
 	now := time.Now()
+	kept := g.away.current(p.epoch) && now.Before(p.until)
+	if kept {
+		g.held.keep(p.heldCommand)
+	}
 	if g.away.heard(p.epoch, true, now) && leader != 0 && leader != from && g.away.lasted(now) {
 		g.held.flush()
+	}
+	if !kept { // What came behind it has gone elsewhere, or its time is over.
+		p.waiter.Done(nil, ErrUnavailable)
 	}
 }
 

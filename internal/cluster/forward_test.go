@@ -101,6 +101,31 @@ func TestForwardAsksOneAfterTheOther(t *testing.T) {
 	}
 }
 
+// A command that servers send back ends when its time is over, however fast it goes to and fro.
+func TestForwardEndsInTime(t *testing.T) {
+	c := newTrio(t, 4)
+	out, lead := outsider(t, c)
+	s := out.Stream("$G", "KV_b")
+	s.away.Lock()
+	s.away.send(lead.ServerID())
+	epoch := s.away.epoch
+	s.away.Unlock()
+	refused := make(chan error, 1)
+	h := heldCommand{order: 1, until: time.Now().Add(-time.Millisecond), waiter: WaiterFunc(func(_ any, err error) { refused <- err })}
+	out.forward.redirect(&forwarded{group: s.group, epoch: epoch, heldCommand: h}, make([]byte, 8), lead.ServerID())
+	select {
+	case err := <-refused:
+		if !errors.Is(err, ErrUnavailable) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it is sent for ever")
+	}
+	if !s.away.home() {
+		t.Error("it counts as away")
+	}
+}
+
 // Who can not reach the leader has another member pass commands on, which does so if it knows of the same leader; from
 // one that knows another leader the sender hears of that.
 func TestForwardThroughAnotherMember(t *testing.T) {
