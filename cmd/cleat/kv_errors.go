@@ -67,9 +67,10 @@ func answered(err error) bool {
 
 // apiHints is what to do about an answer of the server, with the bucket's name for BUCKET.
 var apiHints = map[jetstream.ErrorCode]string{
+	10002: "nothing was written; the account holds all it may: delete or purge keys, or raise its limits",
 	10005: "there are fewer servers than replicas, or too few with those tags: cleat cluster status",
 	10008: "the bucket has no leader now, and nothing was done: try again, and see who is there: cleat kv info BUCKET",
-	10023: "nothing was written; the server's disk is full, most likely: delete or purge keys, or give it room",
+	10023: "nothing was written; the server's disk is full, or all of max_file or max_mem is used: delete or purge keys, or give it room",
 	10054: "the bucket bounds the size of a value: cleat kv edit BUCKET --max-value-size SIZE",
 	10074: "this server is alone: add BUCKET without --replicas, or to a cluster",
 	10077: "the bucket is full: delete keys, or cleat kv edit BUCKET --max-bucket-size SIZE",

@@ -33,6 +33,10 @@ func (n *node) makeStreams() error {
 		Name: n.front.Name(), Route: route, Logger: n.log.Logger, MessagesOnly: !c.JetStream.Enabled,
 		ReplaceAfter: c.Cluster.ReplaceAfter,
 		TransferRate: max(0, c.Cluster.TransferRate),
+		Allowance: func() (memory, file int64) {
+			js := &n.cfg.Load().JetStream
+			return js.MaxMemory, js.MaxFile
+		},
 		OnFatal: func(err error) {
 			select {
 			case n.fatal <- err:
@@ -60,7 +64,7 @@ func (n *node) makeStreams() error {
 func (n *node) streamOptions(c *config.Config) jetstream.Options {
 	return jetstream.Options{
 		Broker: n.broker, Logger: n.log.Logger, Version: config.ProtocolVersion, Domain: c.JetStream.Domain,
-		Clustered: c.Cluster.Enabled(), Account: n.accountLimits,
+		Clustered: c.Cluster.Enabled(), Account: n.accountLimits, Quota: n.accountQuota,
 		Limits: jetstream.Limits{
 			DuplicateWindow: c.JetStream.Limits.DuplicateWindow,
 			MaxAckPending:   c.JetStream.Limits.MaxAckPending,
@@ -160,8 +164,8 @@ func (n *node) serveStreams() {
 // readyTimeout is how long clients are kept waiting for streams that are stored here to be served.
 const readyTimeout = 30 * time.Second
 
-// accountLimits tells whether an account has JetStream, and within which limits.
-func (n *node) accountLimits(name string) (limits api.AccountLimits, ok bool) {
+// ownLimits tells whether an account has JetStream, and within which limits of its own.
+func (n *node) ownLimits(name string) (limits api.AccountLimits, ok bool) {
 	c := n.cfg.Load()
 	if op := n.operator.Load(); op != nil {
 		limits, ok = claimedLimits(op.Account(name))
@@ -173,6 +177,21 @@ func (n *node) accountLimits(name string) (limits api.AccountLimits, ok bool) {
 			StoreMaxStreamBytes: j.MaxStreamBytes, MaxBytesRequired: j.MaxBytesRequired,
 		}, true
 	}
+	return limits, ok
+}
+
+// accountQuota is how much the streams of an account may hold, if it has limits of its own.
+func (n *node) accountQuota(name string) (memory, file int64) {
+	if limits, ok := n.ownLimits(name); ok {
+		return limits.MaxMemory, limits.MaxStorage
+	}
+	return -1, -1
+}
+
+// accountLimits tells whether an account has JetStream, and within which limits.
+func (n *node) accountLimits(name string) (limits api.AccountLimits, ok bool) {
+	limits, ok = n.ownLimits(name)
+	c := n.cfg.Load()
 	// An account without a limit of its own has the server's.
 	if limits.MaxMemory < 0 {
 		limits.MaxMemory = c.JetStream.MaxMemory

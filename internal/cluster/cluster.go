@@ -29,8 +29,9 @@ var (
 	ErrUnknown     = replica.ErrUnknown
 	ErrOverloaded  = replica.ErrOverloaded
 
-	// ErrNoSpace is definite too: the disk of the leader has no room for more messages.
-	ErrNoSpace = errors.New("cluster: no space left on the disk for more messages")
+	// ErrNoSpace is definite too: the disk of the leader has no room for more messages, or its streams hold all
+	// they may hold.
+	ErrNoSpace = errors.New("cluster: no space left for more messages")
 )
 
 // Waiter hears the outcome of one command; see replica.Waiter.
@@ -79,6 +80,10 @@ type Options struct {
 	// TransferRate bounds the bytes a second of replicas' states that are sent to other servers, and those
 	// that are received; 0: no bound.
 	TransferRate int64
+
+	// Allowance is how many bytes the streams of either storage may hold on this server, below 0: as many as there
+	// is room for. It may change. nil: no limit.
+	Allowance func() (memory, file int64)
 
 	// CompareEvery is how often the replicas of a stream are compared; 0: every ten minutes, below 0: never.
 	CompareEvery time.Duration
@@ -142,7 +147,8 @@ type Cluster struct {
 	timed        timed
 	plansChanged atomic.Bool // a stream was given a plan, or has lost its replica; for the plan loop
 
-	disk disk
+	disk      disk
+	allowance allowance
 
 	closed   sync.Once
 	closeErr error
@@ -165,6 +171,7 @@ func New(o Options) *Cluster {
 	c.comparer = newComparer(c)
 	c.opts.CompareEvery = cmp.Or(o.CompareEvery, compareEvery)
 	c.disk.init()
+	c.allowance.init()
 	return c
 }
 

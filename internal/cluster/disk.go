@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cleatkv/cleat/internal/api"
 	"github.com/cleatkv/cleat/internal/stream"
 )
 
@@ -165,8 +166,9 @@ func (c *Cluster) tight() bool {
 const markerBytesMax = 8 << 10
 
 // hasRoom tells whether a command may be proposed. While the disk is full messages are refused, so that
-// what makes room still fits into the log: deletes and purges, of keys too, and expiry.
-func (c *Cluster) hasRoom(command []byte) bool {
+// what makes room still fits into the log: deletes and purges, of keys too, and expiry. It is the same for streams that
+// hold all they may hold together.
+func (c *Cluster) hasRoom(storage api.StorageKind, command []byte) bool {
 	if len(command) == 0 {
 		return true
 	}
@@ -175,7 +177,7 @@ func (c *Cluster) hasRoom(command []byte) bool {
 	default:
 		return true
 	}
-	if c.disk.takes(command) && !c.log.NoSpace() {
+	if c.disk.takes(command) && !c.log.NoSpace() && c.allowance.takes(storage, command) {
 		return true
 	}
 	// A delete or purge of a key is a message with a header that says so.

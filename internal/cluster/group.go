@@ -153,10 +153,10 @@ func (g *group) offer(h heldCommand) error {
 	return g.c.forward.propose(to, unreached, g, h)
 }
 
-// propose offers to the local replica, unless there is no room on the disk for what the command stores. One that gives
+// propose offers to the local replica, unless there is no room for what the command stores. One that gives
 // others back will know of a leader in a moment.
 func (g *group) propose(r *replica.Replica, command []byte, w replica.Waiter) error {
-	if g.stream != nil && !g.c.hasRoom(command) {
+	if g.stream != nil && !g.c.hasRoom(g.stream.Config().Storage, command) {
 		return ErrNoSpace
 	}
 	err := r.Propose(command, w)

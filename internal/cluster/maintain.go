@@ -31,6 +31,7 @@ func (c *Cluster) maintainLoop() {
 	dirtySince := make(map[storage.Engine]time.Time)
 	var scrubbing scrubber
 	c.lookAtDisk(time.Now(), true)
+	c.countHeld(true)
 	for round := 0; ; round++ {
 		select {
 		case <-c.ctx.Done():
@@ -41,6 +42,7 @@ func (c *Cluster) maintainLoop() {
 		now := time.Now()
 		all := round%maintainAll == 0 || c.tight()
 		c.lookAtDisk(now, all)
+		c.countHeld(all)
 		c.expireWaits(now)
 		c.checkMeta()
 		if c.due(c.metaEngine, dirtySince, now) {

@@ -24,19 +24,24 @@ func (c *call) accountInfo() {
 		return
 	}
 	c.readMeta(func(m *meta.Machine) {
-		c.gatherFrom(c.svc.cluster.PeerIDs(), apiPrefix+"INFO", nil, func(parts []outcome) {
+		c.account.gatherFrom(c.svc.cluster.PeerIDs(), apiPrefix+"INFO", nil, func(parts []outcome) {
 			t := c.account.usage(m, c.limits)
-			for _, o := range parts {
-				var r api.AccountInfoResponse
-				if api.DecodeLenient(o.body, &r) == nil {
-					t.Memory += r.Memory
-					t.Storage += r.Storage
-					t.Consumers += r.Consumers
-				}
-			}
+			addUsage(&t, parts)
 			c.accountUses(t)
 		})
 	})
+}
+
+// addUsage adds what other servers told of theirs.
+func addUsage(t *api.AccountTier, parts []outcome) {
+	for _, o := range parts {
+		var r api.AccountInfoResponse
+		if api.DecodeLenient(o.body, &r) == nil {
+			t.Memory += r.Memory
+			t.Storage += r.Storage
+			t.Consumers += r.Consumers
+		}
+	}
 }
 
 func (c *call) accountUses(t api.AccountTier) {

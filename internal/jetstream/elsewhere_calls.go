@@ -205,16 +205,16 @@ func (e *errand) heard(o outcome) {
 
 // gather asks all other servers with a replica and calls done with the replies that are no refusals.
 func (c *call) gather(cs *cluster.Stream, subj string, body []byte, done func([]outcome)) {
-	c.gatherFrom(cs.Servers(), subj, body, done)
+	c.account.gatherFrom(cs.Servers(), subj, body, done)
 }
 
 // gatherFrom asks those of the servers that can be reached, and calls done with the replies that are no
 // refusals. A server that does not answer soon is left out.
-func (c *call) gatherFrom(all []uint64, subj string, body []byte, done func([]outcome)) {
+func (a *account) gatherFrom(all []uint64, subj string, body []byte, done func([]outcome)) {
 	var servers []uint64
-	if c.svc.elsewhere != nil {
+	if a.svc.elsewhere != nil {
 		for _, id := range all {
-			if c.svc.cluster.Reachable(id) {
+			if a.svc.cluster.Reachable(id) {
 				servers = append(servers, id)
 			}
 		}
@@ -227,7 +227,7 @@ func (c *call) gatherFrom(all []uint64, subj string, body []byte, done func([]ou
 	var got []outcome
 	left := len(servers)
 	for _, id := range servers {
-		c.svc.elsewhere.ask(id, c.account.broker.Name(), subj, body, lookFor, func(o outcome) {
+		a.svc.elsewhere.ask(id, a.broker.Name(), subj, body, lookFor, func(o outcome) {
 			mu.Lock()
 			if o.verdict == answered && !o.refused {
 				got = append(got, o)

@@ -66,7 +66,11 @@ func (g *ingest) publish(m *broker.Msg) {
 	if g.h.bucket {
 		w.op, w.begun = writeOp(m.Header), sinceEpoch()
 	}
-	g.h.stream.Propose(*buf, w)
+	if g.h.quota.takes(g.h.stream.Config().Storage, m) {
+		g.h.stream.Propose(*buf, w)
+	} else {
+		w.Done(nil, api.ErrAccountResourcesExceeded)
+	}
 	if cap(*buf) <= commandBufferMax {
 		commandBuffers.Put(buf)
 	}

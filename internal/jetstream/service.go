@@ -37,6 +37,10 @@ type Options struct {
 	// Account gives the JetStream limits of an account; false: JetStream is not for it.
 	Account func(name string) (api.AccountLimits, bool)
 
+	// Quota is how many bytes the streams of an account may hold in each storage, below 0: as many as the servers
+	// hold. It may change. nil: no account has any.
+	Quota func(account string) (memory, file int64)
+
 	Limits   Limits
 	Defaults Defaults
 
@@ -66,6 +70,7 @@ type Service struct {
 	ops       operations
 	revival   *revival
 	backups   *backups
+	quotas    *quotas
 
 	mu       sync.RWMutex
 	hosted   map[*cluster.Stream]*hosted
@@ -90,7 +95,8 @@ type hosted struct {
 	svc     *Service
 	stream  *cluster.Stream
 	account *broker.Account
-	bucket  bool // its messages are keys, which are counted
+	quota   *quota // of the account
+	bucket  bool   // its messages are keys, which are counted
 	parts   []part
 
 	ready atomic.Bool // the parts were told of a configuration
@@ -115,6 +121,7 @@ func New(o Options) *Service {
 		backups:  newBackups(),
 		sched:    newScheduler(runtime.GOMAXPROCS(0), o.clocks),
 	}
+	s.quotas = newQuotas(s)
 	s.makers = []func(*hosted) part{newIngest, newDirect, newConsumerSet, newSourcing}
 	return s
 }
@@ -126,6 +133,7 @@ func (s *Service) Start(c *cluster.Cluster) {
 		s.revival = newRevival(s, c)
 	}
 	s.revival.start()
+	s.quotas.start()
 	s.opts.Broker.WatchAccounts(func(a *broker.Account) { s.openAccount(a) })
 }
 
@@ -175,6 +183,7 @@ func (s *Service) Close() {
 	}
 	s.copiers.Wait()
 	s.backups.close()
+	s.quotas.close()
 	if s.elsewhere != nil {
 		s.elsewhere.close()
 	}
@@ -185,7 +194,7 @@ func (s *Service) Close() {
 
 // StreamStarted begins to serve a stream. See cluster.Hooks.
 func (s *Service) StreamStarted(cs *cluster.Stream) {
-	h := &hosted{svc: s, stream: cs, account: s.opts.Broker.Account(cs.Account()), bucket: isBucket(cs.Name())}
+	h := &hosted{svc: s, stream: cs, account: s.opts.Broker.Account(cs.Account()), quota: s.quotas.of(cs.Account()), bucket: isBucket(cs.Name())}
 	for _, newPart := range s.makers {
 		h.parts = append(h.parts, newPart(h))
 	}
