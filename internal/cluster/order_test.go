@@ -94,7 +94,7 @@ func TestOrderAcrossLeaders(t *testing.T) {
 	if wrong > 0 {
 		t.Errorf("%d stored too late", wrong)
 	}
-	if int64(acked.Load())*10 < sent.Load()*9 {
+	if acked.Load()*10 < sent.Load()*9 {
 		t.Errorf("%d of %d were not acknowledged", sent.Load()-acked.Load(), sent.Load())
 	}
 }

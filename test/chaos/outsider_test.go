@@ -102,9 +102,8 @@ var strikes = []strike{
 		return o.network.Heal
 	}},
 	{"all killed", func(o *outsiders, _, _, _ int) func() {
-		var ends []func()
 		for i := range o.servers {
-			ends = append(ends, o.kill(i))
+			o.kill(i)
 		}
 		return func() {
 			o.forgetful()

@@ -54,7 +54,7 @@ func reserve(port int) bool {
 	}
 	l, err := net.Listen("tcp", address(port))
 	if err != nil {
-		c.Close()
+		_ = c.Close() // It was never used.
 		return false
 	}
 	l.Close()
