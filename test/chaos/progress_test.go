@@ -209,7 +209,9 @@ func (p *progress) resumed(what string, after time.Time, limit time.Duration, wh
 // everywhere demands that all go on, reads and watchers too, and ends the load.
 func (p *progress) everywhere(what string) {
 	p.t.Helper()
-	took := p.resumed(what, time.Now(), goOnMax, func(*line) bool { return true })
+	// A watcher may have to be found by its client, which looks after two missed heartbeats, ten seconds, and in the midst of
+	// a fault does so in vain: twice as long as where it is judged how soon.
+	took := p.resumed(what, time.Now(), 2*goOnMax, func(*line) bool { return true })
 	p.t.Logf("%s: writes, reads and watchers go on everywhere after %s", what, told(took))
 	p.end()
 }
