@@ -44,10 +44,12 @@ func (c *Cluster) countHeld(all bool) {
 		memory, file = c.opts.Allowance()
 	}
 	a := &c.allowance
-	if taken := a.taken.Swap(false); memory < 0 && file < 0 || !taken && !all && !a.over {
-		if memory < 0 && file < 0 {
-			a.init()
-		}
+	if memory < 0 && file < 0 {
+		a.init()
+		a.over = false
+		return
+	}
+	if taken := a.taken.Swap(false); !taken && !all && !a.over {
 		return
 	}
 	left := func(allowed int64, storage api.StorageKind) int64 {

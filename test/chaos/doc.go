@@ -1,5 +1,6 @@
-// Package chaos kills a real server at random moments under load and checks that it keeps what it
-// acknowledged.
+// Package chaos kills real servers at random moments under load, stops them, cuts them off from each other, damages
+// their files and stalls their disks. It checks that they keep what they acknowledged, show it to whoever reads, and go on.
+// docs/testing.md lists its suites.
 //
 //	go test ./test/chaos -v -cycles 100 -seed 42
 //
